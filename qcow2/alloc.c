@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cost: from the reserve, a few additions; from a free run, a change of its
+ * refcounts, whose slice is mostly cached.
+ */
+#include "qcow2/alloc.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include "qcow2/internal.h"
+#include "runtime/log.h"
+
+/* Slices of refcounts that are searched for unused clusters at a time. */
+#define SCAN_SLICES 4
+
+/* What is not remembered is found again by the scan. */
+static void
+scan_again(struct allocator *allocator, uint64_t cluster, uint64_t count)
+{
+	if (allocator->scan_next > cluster)
+		allocator->scan_next = cluster;
+	if (allocator->scan_end < cluster + count)
+		allocator->scan_end = cluster + count;
+}
+
+void
+alloc_add_free(struct image *image, uint64_t cluster, uint64_t count)
+{
+	struct allocator *allocator = &image->allocator;
+	struct alloc_run *last = allocator->free_count ?
+	    &allocator->free[allocator->free_count - 1] : NULL;
+
+	if (last && last->cluster + last->count == cluster) {
+		last->count += count;
+		return;
+	}
+	if (allocator->free_count == allocator->free_room) {
+		size_t room = allocator->free_room ?
+		    2 * allocator->free_room : 64;
+		struct alloc_run *free_runs;
+
+		if (room > ALLOC_RUNS_MAX) {
+			scan_again(allocator, cluster, count);
+			return;
+		}
+		free_runs = realloc(allocator->free,
+		    room * sizeof(*free_runs));
+		if (!free_runs) {
+			scan_again(allocator, cluster, count);
+			return;
+		}
+		allocator->free = free_runs;
+		allocator->free_room = room;
+	}
+	allocator->free[allocator->free_count++] =
+	    (struct alloc_run){cluster, count};
+}
+
+void
+alloc_free(struct allocator *allocator)
+{
+	free(allocator->free);
+	allocator->free = NULL;
+}
+
+/* ---- free runs ---- */
+
+/* Looks through a part of the file as it was opened for unused clusters. */
+co_fn static void
+scan(struct image *image)
+{
+	struct allocator *allocator = &image->allocator;
+
+	for (int i = 0; i < SCAN_SLICES &&
+	    allocator->scan_next < allocator->scan_end; i++) {
+		uint64_t cluster = allocator->scan_next, run;
+		bool is_free;
+
+		if (refcount_scan(image, cluster,
+		    allocator->scan_end - cluster, &run, &is_free)) {
+			/* A bad block: whatever it covers is not for us. */
+			allocator->scan_next = allocator->scan_end;
+			return;
+		}
+		/* Somebody else may have scanned on meanwhile. */
+		if (allocator->scan_next != cluster)
+			continue;
+		allocator->scan_next += run;
+		if (is_free)
+			alloc_add_free(image, cluster, run);
+	}
+}
+
+/*
+ * How many clusters from the first of run on are free indeed, or if it is not,
+ * how many are not.  The scan may have found what was freed meanwhile and is
+ * in use again, and a damaged image may count tables as unused.
+ */
+co_fn static int
+verify_free(struct image *image, const struct alloc_run *run,
+    uint64_t *countp, bool *freep)
+{
+	uint64_t host = run->cluster << image->cluster_bits;
+	const char *table;
+
+	table = metadata_find(&image->metadata, host, image->cluster_bytes);
+	if (table) {
+		log_error("%s at 0x%llx has the refcount 0 file=%s", table,
+		    (unsigned long long)host, image->file->name);
+		*countp = 1;
+		*freep = false;
+		return 0;
+	}
+	if (metadata_find(&image->metadata, host,
+	    run->count << image->cluster_bits)) {
+		*countp = 1;
+		*freep = true;
+		return 0;
+	}
+	return refcount_scan(image, run->cluster, run->count, countp, freep);
+}
+
+/*
+ * Takes from the last free run, which leaves the list until it is known what
+ * becomes of it.  -EAGAIN: nothing was taken, try again.
+ */
+co_fn static int
+take_free(struct image *image, uint64_t want, struct allocation *allocation)
+{
+	struct allocator *allocator = &image->allocator;
+	struct alloc_run run = allocator->free[--allocator->free_count];
+	struct alloc_run part = {run.cluster, run.count};
+	uint64_t count;
+	bool is_free;
+	int err;
+
+	if (part.count > want)
+		part.count = want;
+	count = part.count;
+	/* Where refcounts cannot be read, nothing is for us. */
+	if (verify_free(image, &part, &count, &is_free))
+		is_free = false;
+	if (run.count > count)
+		alloc_add_free(image, run.cluster + count, run.count - count);
+	if (!is_free)
+		return -EAGAIN;
+	err = refcount_take(image, run.cluster, count);
+	if (err == -EEXIST)
+		return -EAGAIN;
+	if (err) {
+		alloc_add_free(image, run.cluster, count);
+		return err;
+	}
+	*allocation = (struct allocation){
+		.host = run.cluster << image->cluster_bits, .clusters = count,
+	};
+	return 0;
+}
+
+/* ---- the reserve ---- */
+
+static uint64_t
+reserve_clusters(const struct image *image)
+{
+	uint64_t clusters = ALLOC_RESERVE_BYTES >> image->cluster_bits;
+
+	return clusters < ALLOC_RESERVE_CLUSTERS_MAX ? clusters :
+	    ALLOC_RESERVE_CLUSTERS_MAX;
+}
+
+/* The first cluster that the device or the format does not have. */
+static uint64_t
+cluster_limit(const struct image *image)
+{
+	uint64_t limit = ENTRY_HOST_END >> image->cluster_bits;
+
+	if (!image->file->is_regular)
+		limit = image->device_bytes >> image->cluster_bits;
+	return limit;
+}
+
+/*
+ * Makes the file as long as the reserve, so that entries that point into it
+ * may become stable together with the data there.  By a write past the end:
+ * nobody has clusters of the run yet.
+ */
+co_fn static int
+extend_file(struct image *image, uint64_t end_cluster)
+{
+	static const char zeros[512];
+	uint64_t end = end_cluster << image->cluster_bits;
+	int err;
+
+	if (!image->file->is_regular || file_size(image->file) >= (int64_t)end)
+		return 0;
+	err = file_pwrite(image->file, zeros, sizeof(zeros),
+	    end - sizeof(zeros), 0);
+	atomic_store(&image->unsynced, true);
+	return err;
+}
+
+/* Adds a run at the end of the file; the caller holds the mutex. */
+co_fn static int
+extend_reserve(struct image *image)
+{
+	struct allocator *allocator = &image->allocator;
+	uint64_t want = reserve_clusters(image), start, run;
+	bool is_free;
+	int err;
+
+	for (;;) {
+		err = refcount_ensure_block(image, image->end_cluster);
+		if (err)
+			return err;
+		start = image->end_cluster;
+		if (start >= cluster_limit(image))
+			return -ENOSPC;
+		if (want > cluster_limit(image) - start)
+			want = cluster_limit(image) - start;
+		err = refcount_scan(image, start, want, &run, &is_free);
+		if (err)
+			return err;
+		/* Unless a table was put there meanwhile. */
+		if (start != image->end_cluster)
+			continue;
+		image->end_cluster += run;
+		if (is_free)
+			break;
+	}
+	err = refcount_take(image, start, run);
+	/* The scan was here first: then further on. */
+	if (err == -EEXIST)
+		return -EAGAIN;
+	if (err) {
+		if (image->end_cluster == start + run)
+			image->end_cluster = start;
+		return err;
+	}
+	image_extend(image);
+	err = extend_file(image, start + run);
+	if (err) {
+		alloc_give_back(image, start << image->cluster_bits, run);
+		return err;
+	}
+	if (allocator->reserve_end == start) {
+		allocator->reserve_end += run;
+		return 0;
+	}
+	if (allocator->reserve_next == allocator->reserve_end) {
+		allocator->reserve_next = start;
+		allocator->reserve_end = start + run;
+		allocator->reserve_stable_end = start;
+		return 0;
+	}
+	/* A table stands between: for later, as a free run. */
+	alloc_give_back(image, start << image->cluster_bits, run);
+	return 0;
+}
+
+co_fn static int
+make_reserve(struct image *image)
+{
+	struct allocator *allocator = &image->allocator;
+	int err = 0;
+
+	co_mutex_lock(&allocator->reserve_mutex);
+	if (allocator->reserve_next == allocator->reserve_end) {
+		do
+			err = extend_reserve(image);
+		while (err == -EAGAIN);
+	}
+	co_mutex_unlock(&image->monitor, &allocator->reserve_mutex);
+	return err;
+}
+
+void
+alloc_fill_reserve(struct image *image)
+{
+	struct allocator *allocator = &image->allocator;
+
+	/* Free runs are used up first. */
+	if (!allocator->used || allocator->free_count > 0)
+		return;
+	allocator->used = false;
+	co_mutex_lock(&allocator->reserve_mutex);
+	if (allocator->reserve_end - allocator->reserve_next <
+	    reserve_clusters(image) / 2 + 1)
+		extend_reserve(image);
+	co_mutex_unlock(&image->monitor, &allocator->reserve_mutex);
+}
+
+static void
+take_reserve(struct image *image, uint64_t want,
+    struct allocation *allocation)
+{
+	struct allocator *allocator = &image->allocator;
+	uint64_t cluster = allocator->reserve_next;
+	uint64_t count = allocator->reserve_end - cluster;
+
+	if (count > want)
+		count = want;
+	allocator->reserve_next += count;
+	*allocation = (struct allocation){
+		.host = cluster << image->cluster_bits, .clusters = count,
+		.virgin = image->file->is_regular,
+		.stable = cluster + count <= allocator->reserve_stable_end,
+	};
+}
+
+/* The clusters go back one by one, the file is cut by the caller. */
+int
+alloc_return_reserve(struct image *image)
+{
+	struct allocator *allocator = &image->allocator;
+
+	while (allocator->reserve_end > allocator->reserve_next) {
+		uint64_t left;
+		int err = refcount_drop(image, allocator->reserve_end - 1,
+		    &left);
+
+		if (err)
+			return err;
+		allocator->reserve_end--;
+	}
+	return 0;
+}
+
+int
+alloc_clusters(struct image *image, uint64_t want,
+    struct allocation *allocation)
+{
+	struct allocator *allocator = &image->allocator;
+
+	assert(monitor_entered(&image->monitor) && want > 0);
+	allocator->used = true;
+	for (;;) {
+		int err;
+
+		if (allocator->free_count > 0) {
+			err = take_free(image, want, allocation);
+			if (err != -EAGAIN)
+				return err;
+			continue;
+		}
+		if (allocator->reserve_next < allocator->reserve_end) {
+			take_reserve(image, want, allocation);
+			return 0;
+		}
+		scan(image);
+		if (allocator->free_count > 0)
+			continue;
+		err = make_reserve(image);
+		/* A full device may have room that was not found yet. */
+		if (err == -ENOSPC &&
+		    allocator->scan_next < allocator->scan_end)
+			continue;
+		if (err)
+			return err;
+	}
+}
+
+void
+alloc_give_back(struct image *image, uint64_t host, uint64_t clusters)
+{
+	uint64_t cluster = host >> image->cluster_bits;
+
+	for (uint64_t i = 0; i < clusters; i++) {
+		uint64_t left;
+
+		if (!refcount_drop(image, cluster + i, &left) && left == 0)
+			alloc_add_free(image, cluster + i, 1);
+	}
+}

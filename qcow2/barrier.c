@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+#include "qcow2/barrier.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "qcow2/internal.h"
+#include "runtime/log.h"
+
+/* One who waits for a cut to be stable; on its own stack. */
+struct barrier_waiter {
+	struct barrier_waiter *next;
+	uint64_t cut;
+	int err;
+	bool answered;
+	struct waiter waiter;
+};
+
+/* What a cut took. */
+struct cut {
+	uint64_t number;
+	bool needs_order;
+	struct slice *refcounts;
+	struct slice *l2;
+	struct changes hooks;
+	uint64_t *table;	/* a copy, if the table has moved */
+	uint64_t table_host;
+	uint32_t table_clusters;
+	struct changes l1;
+	uint64_t reserve_end;
+};
+
+void
+image_fail(struct image *image, const char *what, int err)
+{
+	if (!image->failed)
+		log_error("%s: %s; flushes fail and no writes are accepted "
+		    "until it is opened again, and what was not flushed may "
+		    "be lost file=%s", what, strerror(-err), image->path);
+	image->failed = true;
+}
+
+static bool
+metadata_is_dirty(const struct image *image)
+{
+	return image->slices.dirty_count > 0 ||
+	    image->barrier.l1.count > 0 ||
+	    image->refcounts.hooks.count > 0 || image->refcounts.moved_host;
+}
+
+bool
+barrier_is_needed(const struct image *image)
+{
+	return atomic_load(&image->unsynced) || metadata_is_dirty(image);
+}
+
+/* ---- the steps ---- */
+
+co_fn static int
+sync_file(struct image *image)
+{
+	int err = file_fdatasync(image->file);
+
+	image->barrier.syncs++;
+	if (err)
+		image_fail(image, "fdatasync failed", err);
+	return err;
+}
+
+co_fn static int
+write_moved_table(struct image *image, const struct cut *cut)
+{
+	size_t bytes = (size_t)cut->table_clusters << image->cluster_bits;
+
+	if (!cut->table)
+		return 0;
+	return file_pwrite(image->file, cut->table, bytes, cut->table_host,
+	    0);
+}
+
+co_fn static int
+hook_refcounts(struct image *image, const struct cut *cut)
+{
+	struct header_patch patch;
+
+	if (!cut->table)
+		return changes_write(&cut->hooks, image->file,
+		    image->header.refcount_table_offset);
+	patch = header_patch_refcount_table(cut->table_host,
+	    cut->table_clusters);
+	return file_pwrite(image->file, patch.data, patch.bytes,
+	    patch.offset, 0);
+}
+
+co_fn static int
+write_cut(struct image *image, const struct cut *cut)
+{
+	bool hooks = cut->hooks.count > 0 || cut->table;
+	bool links = cut->l2 || cut->l1.count > 0;
+	int err;
+
+	err = slice_write(image, cut->refcounts);
+	if (!err)
+		err = write_moved_table(image, cut);
+	if (!err && (hooks || (links && cut->needs_order)))
+		err = sync_file(image);
+	if (!err && hooks)
+		err = hook_refcounts(image, cut);
+	if (!err && hooks)
+		err = sync_file(image);
+	if (err || (hooks && !links))
+		return err;
+	err = slice_write(image, cut->l2);
+	if (!err)
+		err = changes_write(&cut->l1, image->file,
+		    image->header.l1_offset);
+	return err ? err : sync_file(image);
+}
+
+/* ---- cutting ---- */
+
+/*
+ * Takes everything that is dirty.  The table is copied if it moved, since it
+ * may grow on while it is written.  -ENOMEM: nothing was taken.
+ */
+static int
+make_cut(struct image *image, struct cut *cut)
+{
+	struct barrier *barrier = &image->barrier;
+	struct refcounts *refcounts = &image->refcounts;
+
+	*cut = (struct cut){.number = barrier->cuts + 1};
+	if (refcounts->moved_host) {
+		cut->table = malloc(image->refcount_table_entries *
+		    ENTRY_BYTES);
+		if (!cut->table)
+			return -ENOMEM;
+		for (uint64_t i = 0; i < image->refcount_table_entries; i++)
+			cut->table[i] = htobe64(image->refcount_table[i]);
+		cut->table_host = refcounts->moved_host;
+		cut->table_clusters = refcounts->moved_clusters;
+		refcounts->moved_host = 0;
+	}
+	barrier->cuts++;
+	cut->needs_order = barrier->needs_order;
+	barrier->needs_order = false;
+	cut->hooks = changes_take(&refcounts->hooks);
+	cut->l1 = changes_take(&barrier->l1);
+	cut->refcounts = slice_freeze(image, SLICE_REFCOUNTS);
+	cut->l2 = slice_freeze(image, SLICE_L2);
+	cut->reserve_end = image->allocator.reserve_end;
+	/* Set again by whatever completes after this. */
+	atomic_store(&image->unsynced, false);
+	return 0;
+}
+
+/* The old place of the refcount table is free once the new one is stable. */
+static void
+finish_move(struct image *image, const struct cut *cut)
+{
+	uint64_t old = image->header.refcount_table_offset;
+
+	metadata_remove_range(&image->metadata, old);
+	if (!quarantine_make_room(image, 1))
+		quarantine_add(image, old >> image->cluster_bits,
+		    image->header.refcount_table_clusters);
+	image->header.refcount_table_offset = cut->table_host;
+	image->header.refcount_table_clusters = cut->table_clusters;
+}
+
+/* What could not be written is dirty again, before what came later. */
+static void
+undo_cut(struct image *image, struct cut *cut)
+{
+	struct barrier *barrier = &image->barrier;
+	struct refcounts *refcounts = &image->refcounts;
+
+	atomic_store(&image->unsynced, true);
+	barrier->needs_order |= cut->needs_order;
+	if (cut->table && !refcounts->moved_host) {
+		refcounts->moved_host = cut->table_host;
+		refcounts->moved_clusters = cut->table_clusters;
+	}
+	if (changes_put_back(&barrier->l1, &cut->l1) ||
+	    changes_put_back(&refcounts->hooks, &cut->hooks))
+		image_fail(image, "cannot keep what was not written", -ENOMEM);
+}
+
+static void
+answer(struct image *image, uint64_t cut, int err)
+{
+	struct barrier_waiter **link = &image->barrier.waiters;
+
+	while (*link) {
+		struct barrier_waiter *waiter = *link;
+
+		if (waiter->cut > cut) {
+			link = &waiter->next;
+			continue;
+		}
+		*link = waiter->next;
+		waiter->err = err;
+		waiter->answered = true;
+		monitor_wake(&image->monitor, &waiter->waiter);
+	}
+}
+
+co_fn static void
+run_barrier(struct image *image)
+{
+	struct barrier *barrier = &image->barrier;
+	struct cut cut;
+	int err;
+
+	alloc_fill_reserve(image);
+	/* No table may be half way through its growth at the cut. */
+	co_mutex_lock(&image->refcounts.growing);
+	err = image->failed ? -EIO : make_cut(image, &cut);
+	co_mutex_unlock(&image->monitor, &image->refcounts.growing);
+	if (err) {
+		barrier->cuts++;
+		answer(image, barrier->cuts, err);
+		return;
+	}
+	err = write_cut(image, &cut);
+	slice_thaw(image, cut.refcounts, !err);
+	slice_thaw(image, cut.l2, !err);
+	if (err) {
+		undo_cut(image, &cut);
+	} else {
+		barrier->stable_cut = cut.number;
+		if (cut.table)
+			finish_move(image, &cut);
+		image->allocator.reserve_stable_end = cut.reserve_end;
+		changes_free(&cut.l1);
+		changes_free(&cut.hooks);
+	}
+	free(cut.table);
+	answer(image, cut.number, err);
+	if (!err)
+		quarantine_release(image);
+}
+
+co_fn static void
+barrier_main(void *arg)
+{
+	struct image *image = arg;
+	struct barrier *barrier = &image->barrier;
+
+	monitor_enter(&image->monitor);
+	while (barrier->wanted > barrier->cuts) {
+		run_barrier(image);
+		barrier->ended_cut = barrier->cuts;
+		wait_queue_wake_all(&image->monitor, &barrier->ended);
+	}
+	barrier->running = false;
+	wait_queue_wake_all(&image->monitor, &barrier->ended);
+	if (image->quarantine.count > 0)
+		quarantine_watch(image);
+	monitor_leave(&image->monitor);
+}
+
+/* ---- asking for one ---- */
+
+static void
+want(struct image *image, uint64_t cut)
+{
+	struct barrier *barrier = &image->barrier;
+
+	if (barrier->wanted < cut)
+		barrier->wanted = cut;
+	if (barrier->running)
+		return;
+	barrier->running = true;
+	co_start_beyond_limit(&barrier->start, barrier_main, image);
+}
+
+void
+barrier_request(struct image *image)
+{
+	want(image, image->barrier.cuts + 1);
+}
+
+/*
+ * A cut that is being written covers what completed before it was made; if
+ * nothing has changed since, it is the one to wait for.
+ */
+int
+barrier_flush(struct image *image)
+{
+	struct barrier *barrier = &image->barrier;
+	struct barrier_waiter waiter = {.waiter.co = co_self()};
+
+	assert(monitor_entered(&image->monitor));
+	if (image->failed)
+		return -EIO;
+	waiter.cut = barrier->cuts;
+	if (barrier_is_needed(image)) {
+		waiter.cut++;
+		want(image, waiter.cut);
+	} else if (barrier->stable_cut == barrier->cuts) {
+		return 0;
+	}
+	waiter.next = barrier->waiters;
+	barrier->waiters = &waiter;
+	co_suspend();
+	assert(waiter.answered);
+	return waiter.err;
+}
+
+int
+barrier_throttle(struct image *image)
+{
+	const struct slice_cache *cache = &image->slices;
+	int err = 0;
+
+	if (quarantine_wants_barrier(image) ||
+	    cache->dirty_count > cache->count_max / 4)
+		barrier_request(image);
+	while (!err && cache->dirty_count > cache->count_max / 4 * 3)
+		err = barrier_flush(image);
+	return err;
+}
+
+void
+barrier_wait_idle(struct image *image)
+{
+	while (image->barrier.running)
+		wait_queue_wait(&image->barrier.ended);
+}
+
+int
+barrier_release(struct image *image)
+{
+	struct barrier *barrier = &image->barrier;
+	uint64_t cut = barrier->cuts + 1;
+
+	want(image, cut);
+	while (barrier->running && barrier->ended_cut < cut)
+		wait_queue_wait(&barrier->ended);
+	return barrier->stable_cut >= cut ? 0 : -EIO;
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of the check share: the counts, and who makes them.
+ *
+ *	check.c		the order of steps; header, snapshots, bitmaps
+ *	check_count.c	the counts, and what may share a cluster
+ *	check_table.c	L1 tables, L2 tables, the clusters of disks
+ *	check_refcount.c	refcounts of the file, against the counts
+ *
+ * Tables that belong to one user (header, L1 tables, refcount blocks, ...) are
+ * all marked before the first L2 table, and an L2 table before what it maps.
+ * So it shows in every order if one of them lies in another.
+ */
+#ifndef QCOW2_CHECK_INTERNAL_H
+#define QCOW2_CHECK_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "qcow2/check.h"
+#include "qcow2/entry.h"
+#include "qcow2/header.h"
+
+/* What is read at once; at least a cluster. */
+#define CHECK_READ_BYTES (4u * 1024 * 1024)
+
+/* An L1 table: the disk's, or that of a snapshot. */
+struct check_l1 {
+	uint64_t offset;
+	uint32_t entries;
+	bool active;		/* of the disk */
+};
+
+struct check {
+	struct file *file;
+	const char *name;
+	const struct check_listener *listener;	/* or NULL */
+	struct error *error;
+	struct check_result result;
+	uint64_t reports[CHECK_ERROR + 1];
+	uint64_t done, total;	/* steps: entries of L1 and refcount tables */
+	uint8_t *buffer;	/* CHECK_READ_BYTES */
+
+	struct header header;
+	bool extended_l2;	/* L2 entries of 16 bytes, with a bitmap */
+	bool data_elsewhere;	/* clusters of disks are in another file */
+	uint64_t crypto_offset, crypto_bytes;
+	unsigned cluster_bits;
+	uint32_t cluster_bytes;
+	uint64_t file_bytes;
+	uint64_t file_clusters;	/* the last one may be cut short */
+
+	/*
+	 * For file_clusters + 1 clusters, as something may begin in the last
+	 * one and end in the next.
+	 */
+	void *counts;
+	unsigned count_bytes;	/* of one: 1, 2 or 4 */
+	uint32_t count_max;	/* past it, the file could not say it */
+	uint64_t *tables;	/* bit: in use as a table of one user */
+	uint64_t *l2_tables;	/* bit: in use as an L2 table */
+	uint64_t *single;	/* bit: the refcount in the file is 1 */
+
+	struct check_l1 *snapshots;
+	uint32_t snapshot_count;
+	uint64_t *refcount_table;
+	uint64_t refcount_table_entries;
+};
+
+enum check_use {
+	CHECK_TABLE,	/* shares its clusters with nobody */
+	CHECK_L2,	/* with the same L2 table, seen from a snapshot */
+	CHECK_DATA,	/* with other data */
+};
+
+static inline bool
+check_bit(const uint64_t *bits, uint64_t index)
+{
+	return bits[index / 64] >> index % 64 & 1;
+}
+
+static inline void
+check_set_bit(uint64_t *bits, uint64_t index)
+{
+	bits[index / 64] |= 1ull << index % 64;
+}
+
+static inline uint32_t
+check_count(const struct check *check, uint64_t cluster)
+{
+	switch (check->count_bytes) {
+	case 1:
+		return ((const uint8_t *)check->counts)[cluster];
+	case 2:
+		return ((const uint16_t *)check->counts)[cluster];
+	default:
+		return ((const uint32_t *)check->counts)[cluster];
+	}
+}
+
+static inline void
+check_count_up(struct check *check, uint64_t cluster)
+{
+	switch (check->count_bytes) {
+	case 1:
+		((uint8_t *)check->counts)[cluster]++;
+		return;
+	case 2:
+		((uint16_t *)check->counts)[cluster]++;
+		return;
+	default:
+		((uint32_t *)check->counts)[cluster]++;
+	}
+}
+
+/* Makes room for the counts.  -ENOTSUP over the limit, -ENOMEM. */
+int check_counts_init(struct check *check);
+
+/*
+ * Counts one more user of each cluster that bytes at host touch.  What is
+ * wrong with that, in words that follow the user's name, or NULL.
+ */
+const char *check_mark(struct check *check, uint64_t host, uint64_t bytes,
+    enum check_use use);
+
+/* Marks a table of one user and reports if it may not be there. */
+void check_mark_table(struct check *check, uint64_t host, uint64_t bytes,
+    const char *what);
+
+/* Counts a finding and tells the listener. */
+void check_report(struct check *check, enum check_finding kind,
+    const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Tells the listener that so many more steps are done. */
+void check_advance(struct check *check, uint64_t steps);
+
+/* Reads, zeros past the end; says in check->error why it cannot. */
+co_fn int check_read(struct check *check, void *data, size_t bytes,
+    uint64_t host, const char *what);
+
+/* Reads a table of 8-byte entries into the machine's order; free() it. */
+co_fn int check_load_table(struct check *check, uint64_t host,
+    uint64_t entries, const char *what, uint64_t **tablep);
+
+/* Marks what an L1 table maps, not itself. */
+co_fn int check_walk_l1(struct check *check, const struct check_l1 *l1);
+
+/* Loads and marks the refcount table and blocks, and fills in single. */
+co_fn int check_load_refcounts(struct check *check);
+
+/* Holds the refcounts of the file against the counts. */
+co_fn int check_compare_refcounts(struct check *check);
+
+#endif

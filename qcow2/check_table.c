@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * L1 tables, L2 tables, and the clusters they map.
+ *
+ * L2 tables that stand one behind the other are read in one go.  Nearly every
+ * entry is that of a plain cluster with nothing wrong; those take a short way.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include "qcow2/check_internal.h"
+
+/* An L2 table at work. */
+struct walk {
+	struct check *check;
+	bool active;		/* of the disk, so it has C flags that tell */
+	uint64_t host;		/* where the table stands */
+	uint64_t next_host;	/* where the cluster before ends, or 0 */
+};
+
+/* Is C set exactly where the refcount in the file is one? */
+static bool
+copied_is_right(const struct check *check, uint64_t entry)
+{
+	uint64_t cluster = entry_host(entry) >> check->cluster_bits;
+	bool single = cluster < check->file_clusters &&
+	    check_bit(check->single, cluster);
+
+	return single == entry_copied(entry);
+}
+
+static void
+report_entry(struct walk *walk, unsigned index, uint64_t entry,
+    const char *fault)
+{
+	check_report(walk->check, CHECK_CORRUPTION, "entry %u of the L2 table "
+	    "at 0x%" PRIx64 " (0x%016" PRIx64 ") %s", index, walk->host,
+	    entry, fault);
+}
+
+static void
+count_cluster(struct walk *walk, uint64_t host)
+{
+	struct check_result *result = &walk->check->result;
+
+	if (!walk->active)
+		return;
+	result->allocated_clusters++;
+	if (walk->next_host && walk->next_host != host)
+		result->fragmented_clusters++;
+	walk->next_host = host + walk->check->cluster_bytes;
+}
+
+static void
+walk_compressed(struct walk *walk, unsigned index, uint64_t entry,
+    uint64_t subclusters)
+{
+	struct check *check = walk->check;
+	struct entry_span span = entry_compressed(entry, check->cluster_bits);
+	const char *fault;
+
+	if (entry_copied(entry))
+		report_entry(walk, index, entry,
+		    "is compressed and marked as copied");
+	if (check->data_elsewhere || subclusters) {
+		report_entry(walk, index, entry, "is compressed, which does "
+		    "not go with subclusters or an external data file");
+		return;
+	}
+	fault = check_mark(check, span.host, span.bytes, CHECK_DATA);
+	if (fault)
+		report_entry(walk, index, entry, fault);
+	if (!walk->active)
+		return;
+	/* Parts of sectors are read twice, so each counts as a fragment. */
+	check->result.allocated_clusters++;
+	check->result.compressed_clusters++;
+	check->result.fragmented_clusters++;
+}
+
+/* An uncompressed cluster that has room in the file. */
+static void
+walk_cluster(struct walk *walk, unsigned index, uint64_t entry)
+{
+	struct check *check = walk->check;
+	uint64_t host = entry_host(entry);
+	const char *fault = NULL;
+	bool copied_right;
+
+	if (host & (check->cluster_bytes - 1))
+		report_entry(walk, index, entry,
+		    "is not aligned to a cluster");
+	count_cluster(walk, host);
+	copied_right = check->data_elsewhere ? entry_copied(entry) :
+	    copied_is_right(check, entry);
+	if (!check->data_elsewhere)
+		fault = check_mark(check, host, check->cluster_bytes,
+		    CHECK_DATA);
+	if (fault)
+		report_entry(walk, index, entry, fault);
+	if (walk->active && !copied_right)
+		report_entry(walk, index, entry, entry_copied(entry) ?
+		    "is marked as copied, but its refcount is not 1" :
+		    "is not marked as copied, but its refcount is 1");
+}
+
+/* subclusters: allocated ones in the low half, those that read as zeros in the
+ * high half; 0 where entries have none. */
+static void
+walk_entry(struct walk *walk, unsigned index, uint64_t entry,
+    uint64_t subclusters)
+{
+	struct check *check = walk->check;
+	bool has_room;
+
+	if (entry & ENTRY_COMPRESSED) {
+		walk_compressed(walk, index, entry, subclusters);
+		return;
+	}
+	/* In another file, 0 is an offset like others, and C tells. */
+	has_room = entry_host(entry) ||
+	    (check->data_elsewhere && entry_copied(entry));
+	if (entry & ENTRY_L2_RESERVED)
+		report_entry(walk, index, entry, "has reserved bits set");
+	if (entry & ENTRY_ZERO && check->header.version < 3)
+		report_entry(walk, index, entry,
+		    "has the zero flag in a version 2 image");
+	if (has_room && subclusters >> 32 & subclusters)
+		report_entry(walk, index, entry,
+		    "has subclusters that are both data and zeros");
+	if (!has_room && subclusters & UINT32_MAX)
+		report_entry(walk, index, entry,
+		    "has subclusters with data, but no cluster");
+	if (has_room)
+		walk_cluster(walk, index, entry);
+}
+
+/* Counts a whole cluster that has nothing wrong; false: look closer. */
+static bool
+walk_plain_entry(struct walk *walk, uint64_t entry)
+{
+	struct check *check = walk->check;
+	uint64_t host = entry_host(entry);
+	uint64_t cluster = host >> check->cluster_bits;
+
+	if (!host || entry & ~(ENTRY_HOST_MASK | ENTRY_COPIED) ||
+	    host & (check->cluster_bytes - 1) ||
+	    cluster >= check->file_clusters || check->data_elsewhere ||
+	    (walk->active && !copied_is_right(check, entry)) ||
+	    check_bit(check->tables, cluster) ||
+	    check_bit(check->l2_tables, cluster) ||
+	    check_count(check, cluster) == check->count_max)
+		return false;
+	check_count_up(check, cluster);
+	count_cluster(walk, host);
+	return true;
+}
+
+static void
+walk_l2(struct check *check, bool active, uint64_t host, const uint8_t *table)
+{
+	unsigned words = check->cluster_bytes / ENTRY_BYTES;
+	unsigned step = check->extended_l2 ? 2 : 1;
+	struct walk walk = {check, active, host, 0};
+
+	for (unsigned i = 0; i < words; i += step) {
+		uint64_t entry = entry_load(table, i);
+		uint64_t subclusters = step == 2 ? entry_load(table, i + 1) :
+		    0;
+
+		if (!entry && !subclusters)
+			continue;
+		if (subclusters || !walk_plain_entry(&walk, entry))
+			walk_entry(&walk, i / step, entry, subclusters);
+	}
+}
+
+/* Marks the table of an entry that is not 0; is it one to go on with? */
+static bool
+mark_l2(struct check *check, const struct check_l1 *l1, uint32_t index,
+    uint64_t entry)
+{
+	uint64_t host = entry_host(entry);
+	const char *fault = NULL, *copied_fault = NULL;
+
+	if (!host)
+		fault = "has flags, but points nowhere";
+	else if (host & (check->cluster_bytes - 1))
+		fault = "is not aligned to a cluster";
+	else
+		fault = check_mark(check, host, check->cluster_bytes,
+		    CHECK_L2);
+	if (host && l1->active && !copied_is_right(check, entry))
+		copied_fault = entry_copied(entry) ?
+		    "is marked as copied, but its refcount is not 1" :
+		    "is not marked as copied, but its refcount is 1";
+	if (entry & ENTRY_L1_RESERVED)
+		check_report(check, CHECK_CORRUPTION, "entry %" PRIu32 " of "
+		    "the L1 table at 0x%" PRIx64 " (0x%016" PRIx64 ") has "
+		    "reserved bits set", index, l1->offset, entry);
+	if (fault)
+		check_report(check, CHECK_CORRUPTION, "entry %" PRIu32 " of "
+		    "the L1 table at 0x%" PRIx64 " (0x%016" PRIx64 ") %s",
+		    index, l1->offset, entry, fault);
+	if (copied_fault)
+		check_report(check, CHECK_CORRUPTION, "entry %" PRIu32 " of "
+		    "the L1 table at 0x%" PRIx64 " (0x%016" PRIx64 ") %s",
+		    index, l1->offset, entry, copied_fault);
+	return !fault;
+}
+
+/* Reads count tables that stand at host one behind the other; walks them. */
+co_fn static int
+walk_run(struct check *check, bool active, uint64_t host, uint32_t count)
+{
+	int err;
+
+	if (count == 0)
+		return 0;
+	err = check_read(check, check->buffer,
+	    (size_t)count << check->cluster_bits, host, "an L2 table");
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t offset = (uint64_t)i << check->cluster_bits;
+
+		walk_l2(check, active, host + offset, check->buffer + offset);
+	}
+	return 0;
+}
+
+co_fn static int
+walk_entries(struct check *check, const struct check_l1 *l1,
+    const uint64_t *table)
+{
+	uint32_t max = CHECK_READ_BYTES >> check->cluster_bits;
+	uint64_t start = 0;		/* of the run that is gathered */
+	uint32_t count = 0;
+	int err;
+
+	for (uint32_t i = 0; i < l1->entries; i++) {
+		uint64_t host = entry_host(table[i]);
+
+		check_advance(check, 1);
+		if (!table[i] || !mark_l2(check, l1, i, table[i]))
+			continue;
+		if (count > 0 && count < max &&
+		    host == start + ((uint64_t)count << check->cluster_bits)) {
+			count++;
+			continue;
+		}
+		err = walk_run(check, l1->active, start, count);
+		if (err)
+			return err;
+		start = host;
+		count = 1;
+	}
+	return walk_run(check, l1->active, start, count);
+}
+
+co_fn int
+check_walk_l1(struct check *check, const struct check_l1 *l1)
+{
+	uint64_t *table;
+	int err;
+
+	if (l1->entries == 0)
+		return 0;
+	err = check_load_table(check, l1->offset, l1->entries,
+	    "an L1 table", &table);
+	if (err)
+		return err;
+	err = walk_entries(check, l1, table);
+	free(table);
+	return err;
+}

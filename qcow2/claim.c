@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cost: a walk over the claims there are, at most one per request in flight.
+ */
+#include "qcow2/claim.h"
+
+#include <assert.h>
+#include "qcow2/internal.h"
+
+static bool
+overlaps(const struct claim *a, const struct claim *b)
+{
+	return a->begin < b->end && b->begin < a->end;
+}
+
+/* Whether one that came earlier is in the way. */
+static bool
+is_blocked(const struct claim *claim)
+{
+	for (const struct claim *other = claim->earlier; other;
+	    other = other->earlier)
+		if (overlaps(claim, other))
+			return true;
+	return false;
+}
+
+bool
+claim_take(struct image *image, struct claim *claim, uint64_t guest,
+    uint64_t length)
+{
+	struct claim_list *claims = &image->claims;
+	uint64_t mask = image->cluster_bytes - 1;
+
+	assert(monitor_entered(&image->monitor));
+	*claim = (struct claim){
+		.begin = guest & ~mask, .end = (guest + length + mask) & ~mask,
+		.earlier = claims->last,
+	};
+	if (claims->last)
+		claims->last->later = claim;
+	else
+		claims->first = claim;
+	claims->last = claim;
+	if (!is_blocked(claim))
+		return false;
+	claim->waiting = true;
+	claim->waiter.co = co_self();
+	co_suspend();
+	assert(!claim->waiting && !is_blocked(claim));
+	return true;
+}
+
+/* Grants those that waited for claim, which has left the list, alone. */
+static void
+grant(struct image *image, struct claim *claim)
+{
+	for (struct claim *other = claim->later; other; other = other->later) {
+		if (!other->waiting || !overlaps(claim, other) ||
+		    is_blocked(other))
+			continue;
+		other->waiting = false;
+		monitor_wake(&image->monitor, &other->waiter);
+	}
+}
+
+void
+claim_release(struct image *image, struct claim *claim)
+{
+	struct claim_list *claims = &image->claims;
+
+	assert(monitor_entered(&image->monitor) && !claim->waiting);
+	if (claim->earlier)
+		claim->earlier->later = claim->later;
+	else
+		claims->first = claim->later;
+	if (claim->later)
+		claim->later->earlier = claim->earlier;
+	else
+		claims->last = claim->earlier;
+	grant(image, claim);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Claims: who may change the mapping of which guest clusters.
+ *
+ * A request that changes the mapping of guest clusters (allocating write,
+ * copy-on-write, zero, discard) claims them first and releases them when the
+ * L2 entries stand.  Overlapping claims are granted in order of arrival;
+ * others do not meet.  No request holds two claims or enlarges one: it
+ * releases and starts again.  Writes in place and reads need no claim.
+ *
+ * Guarded by the image's monitor.
+ */
+#ifndef QCOW2_CLAIM_H
+#define QCOW2_CLAIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "runtime/monitor.h"
+
+struct image;
+
+/* On the stack of the request that holds it. */
+struct claim {
+	uint64_t begin, end;	/* guest offsets of whole clusters */
+	bool waiting;
+	struct waiter waiter;
+	struct claim *earlier, *later;
+};
+
+/* All claims, granted or waiting, oldest first. */
+struct claim_list {
+	struct claim *first, *last;
+};
+
+/* Claims the clusters that length bytes at guest touch.  Whether it waited:
+ * then whatever the caller knew of the mapping is outdated. */
+co_fn bool claim_take(struct image *image, struct claim *claim,
+    uint64_t guest, uint64_t length);
+
+void claim_release(struct image *image, struct claim *claim);
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An image: one virtual disk that serves many requests at once.
+ *
+ * A qcow2 file with its backing chain, or a raw file.  Requests of any number
+ * of coroutines on any number of loops may be in an image at the same time; a
+ * request has its payload in memory, so an image never waits for a socket.
+ *
+ * Offsets called guest are bytes of the virtual disk.  Requests may begin and
+ * end at any byte but must lie inside the disk (asserted: the server has
+ * checked).  Every request returns 0 or -errno: -EIO for a damaged image or
+ * device (logged once where it was found), -ENOSPC when the host is full,
+ * -ENOMEM.
+ */
+#ifndef QCOW2_IMAGE_H
+#define QCOW2_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "runtime/co.h"
+#include "runtime/error.h"
+
+struct file;
+struct image;
+
+enum image_format {
+	IMAGE_QCOW2,
+	IMAGE_RAW,
+};
+
+enum image_discard {
+	IMAGE_DISCARD_UNMAP,	/* frees clusters and gives room back */
+	IMAGE_DISCARD_IGNORE,	/* does nothing */
+};
+
+/* Images below the top that one chain may have. */
+#define IMAGE_CHAIN_MAX 64
+
+struct image_options {
+	enum image_format format; /* told, never probed */
+	bool writable;
+	bool force_share;	/* read beside a writer, without locks */
+	bool no_backing;	/* open this one file only (info, check) */
+	bool refuse_bitmaps;	/* rather than invalidate them */
+	bool backing_format_told; /* backing_format rules over the file's */
+	enum image_format backing_format;
+	enum image_discard discard;
+	const char *const *backing_dirs; /* allowed besides the file's own */
+	unsigned backing_dirs_count;
+	uint64_t metadata_cache_bytes; /* a file of the chain; 0: 64 MiB */
+	unsigned loops;		/* how many loops will use it */
+};
+
+/*
+ * Opens path and its chain, locks it, validates every table it has to trust.
+ * On failure *error tells a person what is wrong and what to type.
+ */
+co_fn int image_open(const char *path, const struct image_options *options,
+    struct image **imagep, struct error *error);
+
+/* The same on a file the caller opened (tests); the image owns it then. */
+co_fn int image_open_file(struct file *file,
+    const struct image_options *options, struct image **imagep,
+    struct error *error);
+
+/*
+ * Waits for requests to end, makes everything stable, frees.  The image is
+ * gone even on failure, which says what could not be made stable.
+ */
+co_fn int image_close(struct image *image);
+
+/* Facts that do not change while it is open. */
+uint64_t image_size_bytes(const struct image *image);
+uint32_t image_cluster_bytes(const struct image *image); /* raw: 64 KiB */
+bool image_writable(const struct image *image);
+const char *image_path(const struct image *image);
+/* The image below, or NULL. */
+const struct image *image_backing(const struct image *image);
+
+/* A part of a read that is zeros and was left out, relative to its start. */
+struct image_hole {
+	uint32_t offset;
+	uint32_t length;
+};
+
+/* Where image_read() may note holes instead of filling in zeros. */
+struct image_holes {
+	unsigned count;
+	unsigned max;
+	struct image_hole *list;	/* ascending, not touching each other */
+};
+
+/*
+ * Reads length bytes at guest into data.  With holes, up to holes->max runs of
+ * zeros are noted there and their bytes in data left alone; all others are
+ * filled in.
+ */
+co_fn int image_read(struct image *image, uint64_t guest, void *data,
+    size_t length, struct image_holes *holes);
+
+#define IMAGE_FUA	1u	/* stable before the return */
+#define IMAGE_NO_HOLE	2u	/* image_zero(): keep the room allocated */
+#define IMAGE_FAST	4u	/* image_zero(): -ENOTSUP rather than write */
+
+co_fn int image_write(struct image *image, uint64_t guest, const void *data,
+    size_t length, unsigned flags);
+
+/* Makes the range read as zeros. */
+co_fn int image_zero(struct image *image, uint64_t guest, uint64_t length,
+    unsigned flags);
+
+/*
+ * Gives whole clusters inside the range back; they read as zeros afterwards
+ * (or, in a version 2 image with a backing file, keep their content).
+ */
+co_fn int image_discard(struct image *image, uint64_t guest, uint64_t length,
+    unsigned flags);
+
+/* Everything answered before this call is stable at the return. */
+co_fn int image_flush(struct image *image);
+
+/* Reads the range into the host's cache. */
+co_fn int image_prefetch(struct image *image, uint64_t guest,
+    uint64_t length);
+
+/* What the guest range consists of. */
+struct image_extent {
+	uint64_t length;	/* bytes */
+	bool zero;		/* reads as zeros */
+	bool allocated;		/* a host cluster stands behind it somewhere */
+	bool compressed;
+	bool host_valid;	/* host says where the data is */
+	uint8_t depth;		/* 0: this image has it; else layers below */
+	bool present;		/* some layer says what it is */
+	uint64_t host;		/* host offset in the file of that layer */
+};
+
+/*
+ * Describes the range from guest on, neighbours with equal facts merged, until
+ * length is covered, max extents are used or the work is bounded; *countp is
+ * at least 1.  The last extent may not overrun the range.
+ */
+co_fn int image_status(struct image *image, uint64_t guest, uint64_t length,
+    struct image_extent *extents, unsigned max, unsigned *countp);
+
+#endif

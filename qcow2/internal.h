@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the modules of the engine share: the image, and the order of waiting.
+ *
+ * Everything in struct image below "guarded" is touched only in its monitor.
+ * A request waits in this order and never backwards:
+ *
+ *	gate -> claim -> pin -> allocation -> barrier
+ *
+ * Nothing waits for a gate or a claim while it holds a pin or an allocation.
+ * Pins are dropped before data I/O, and the slice is looked up again after.
+ */
+#ifndef QCOW2_INTERNAL_H
+#define QCOW2_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "qcow2/alloc.h"
+#include "qcow2/barrier.h"
+#include "qcow2/claim.h"
+#include "qcow2/entry.h"
+#include "qcow2/epoch.h"
+#include "qcow2/header.h"
+#include "qcow2/image.h"
+#include "qcow2/metadata.h"
+#include "qcow2/quarantine.h"
+#include "qcow2/refcount.h"
+#include "qcow2/slice.h"
+#include "qcow2/snapshot.h"
+#include "runtime/file.h"
+#include "runtime/monitor.h"
+
+/* One image_read() on its way down the chain. */
+struct reader {
+	char *data;		/* where the byte at guest belongs */
+	uint64_t guest;
+	struct image_holes *holes;	/* or NULL: fill zeros in */
+};
+
+/* What a format does; arguments and results as those of image.h. */
+struct image_ops {
+	int (*read)(struct image *image, struct reader *reader,
+	    uint64_t guest, uint64_t length);
+	/* One extent: as much of the range as has equal facts. */
+	int (*status)(struct image *image, uint64_t guest, uint64_t length,
+	    struct image_extent *extent);
+	int (*write)(struct image *image, uint64_t guest, const void *data,
+	    size_t length, unsigned flags);
+	int (*zero)(struct image *image, uint64_t guest, uint64_t length,
+	    unsigned flags);
+	int (*discard)(struct image *image, uint64_t guest, uint64_t length,
+	    unsigned flags);
+	int (*flush)(struct image *image);
+	/* Frees what the format added; file and names are image.c's. */
+	int (*close)(struct image *image);
+};
+
+struct image {
+	/* Settled by the opening. */
+	const struct image_ops *ops;
+	enum image_format format;
+	struct file *file;
+	struct image *backing;		/* or NULL */
+	char *path;
+	bool writable;
+	bool force_share;
+	enum image_discard discard;
+	unsigned loops;
+	uint64_t size_bytes;
+
+	/* qcow2 only; settled by the opening, too. */
+	struct header header;
+	struct snapshot_table snapshots;
+	unsigned cluster_bits;
+	uint32_t cluster_bytes;
+	unsigned l2_bits;		/* log2 of the entries of an L2 table */
+	uint64_t table_faults;		/* bad entries found at the opening */
+
+	/* qcow2 only, guarded. */
+	struct monitor monitor;
+	struct entry_limits limits;
+	uint64_t *l1;			/* header.l1_entries of them */
+	uint64_t *refcount_table;
+	uint64_t refcount_table_entries;
+	struct metadata metadata;	/* which clusters are tables */
+	struct slice_cache slices;
+	struct claim_list claims;
+	struct epochs epochs;
+	struct refcounts refcounts;
+	struct allocator allocator;
+	struct quarantine quarantine;
+	struct barrier barrier;
+	struct co_mutex l2_making;	/* one new L2 table at a time */
+	uint64_t zeroed_epoch;		/* see kept_room_usable(); 0: none */
+	uint64_t end_cluster;		/* from here on nothing is in use */
+	uint64_t device_bytes;		/* of a block device */
+	bool failed;			/* O6: a sync has failed */
+	bool closing;
+
+	/* Set when a write has completed; cleared by the cut that covers it. */
+	atomic_bool unsynced;
+};
+
+extern const struct image_ops qcow2_ops;
+extern const struct image_ops raw_ops;
+
+/*
+ * Turns an opened file into an image of its format.  On failure image holds
+ * nothing that its caller did not put there.
+ */
+co_fn int qcow2_open(struct image *image, const struct image_options *options,
+    struct error *error);
+co_fn int raw_open(struct image *image, struct error *error);
+
+/* Reads from an image of any format what lies inside it; zeros beyond. */
+co_fn int image_read_layer(struct image *image, struct reader *reader,
+    uint64_t guest, uint64_t length);
+
+/* The bytes from guest on are zeros: notes a hole or fills them in. */
+void reader_zeros(struct reader *reader, uint64_t guest, uint64_t length);
+
+/* Where the byte at guest belongs. */
+static inline char *
+reader_target(const struct reader *reader, uint64_t guest)
+{
+	return reader->data + (guest - reader->guest);
+}
+
+/*
+ * Reads and inflates the cluster of a compressed entry into a buffer of one
+ * cluster.  Not in the monitor.  -EIO, -ENOMEM.
+ */
+co_fn int read_compressed_cluster(struct image *image, uint64_t entry,
+    char *cluster);
+
+/*
+ * Zeros count clusters of one L2 slice and leaves none without room, under a
+ * claim, in the monitor.  -ENOSPC, -EIO, -ENOMEM: some may be done.
+ */
+co_fn int room_keep(struct image *image, uint64_t guest, uint64_t count);
+
+struct l2_run;
+/* l2_pin(), l2_run(), l2_unpin(), in the monitor. */
+co_fn int qcow2_find_run(struct image *image, uint64_t guest,
+    uint64_t length, struct l2_run *run);
+
+/* After end_cluster has moved: entries may point that far. */
+static inline void
+image_extend(struct image *image)
+{
+	uint64_t end = image->end_cluster << image->cluster_bits;
+
+	if (image->limits.host_end < end)
+		image->limits.host_end = end;
+}
+
+/* How much of the range from guest on one L2 slice maps. */
+static inline uint64_t
+step_length(const struct image *image, uint64_t guest, uint64_t length)
+{
+	uint64_t slice_span = (uint64_t)image->slices.slice_bytes /
+	    ENTRY_BYTES << image->cluster_bits;
+	uint64_t room = slice_span - guest % slice_span;
+
+	return length < room ? length : room;
+}
+
+/* qcow2's parts of image_ops. */
+co_fn int qcow2_read(struct image *image, struct reader *reader,
+    uint64_t guest, uint64_t length);
+co_fn int qcow2_status(struct image *image, uint64_t guest, uint64_t length,
+    struct image_extent *extent);
+co_fn int qcow2_write(struct image *image, uint64_t guest, const void *data,
+    size_t length, unsigned flags);
+co_fn int qcow2_zero(struct image *image, uint64_t guest, uint64_t length,
+    unsigned flags);
+co_fn int qcow2_discard(struct image *image, uint64_t guest,
+    uint64_t length, unsigned flags);
+co_fn int qcow2_flush(struct image *image);
+
+#endif

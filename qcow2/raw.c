@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Raw images: the disk is the file, byte for byte.
+ *
+ * Holes of the file are holes of the disk.  The size is the file's when it is
+ * opened; a file cut short meanwhile reads as zeros behind its end.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include "qcow2/internal.h"
+
+#define RAW_CLUSTER_BYTES 65536
+
+/* Where the file cannot punch or zero a range, zeros are written like this. */
+#define ZEROS_BYTES 65536
+static const char zeros[ZEROS_BYTES];
+
+co_fn static int
+raw_read(struct image *image, struct reader *reader, uint64_t guest,
+    uint64_t length)
+{
+	return file_pread(image->file, reader_target(reader, guest), length,
+	    guest);
+}
+
+co_fn static int
+raw_status(struct image *image, uint64_t guest, uint64_t length,
+    struct image_extent *extent)
+{
+	int64_t data = file_seek_data(image->file, guest);
+	int64_t end;
+
+	*extent = (struct image_extent){
+		.length = length, .present = true,
+		.host_valid = true, .host = guest,
+	};
+	if (data == -ENXIO || (data >= 0 && (uint64_t)data > guest)) {
+		extent->zero = true;
+		if (data >= 0 && (uint64_t)data - guest < length)
+			extent->length = (uint64_t)data - guest;
+		return 0;
+	}
+	extent->allocated = true;
+	end = file_seek_hole(image->file, guest);
+	if (end >= 0 && (uint64_t)end > guest &&
+	    (uint64_t)end - guest < length)
+		extent->length = (uint64_t)end - guest;
+	return 0;
+}
+
+co_fn static int
+raw_write(struct image *image, uint64_t guest, const void *data,
+    size_t length, unsigned flags)
+{
+	return file_pwrite(image->file, data, length, guest,
+	    flags & IMAGE_FUA ? FILE_DSYNC : 0);
+}
+
+co_fn static int
+raw_write_zeros(struct image *image, uint64_t guest, uint64_t length)
+{
+	int err = 0;
+
+	while (length > 0 && !err) {
+		size_t part = length < ZEROS_BYTES ? length : ZEROS_BYTES;
+
+		err = file_pwrite(image->file, zeros, part, guest, 0);
+		guest += part;
+		length -= part;
+	}
+	return err;
+}
+
+co_fn static int
+raw_zero(struct image *image, uint64_t guest, uint64_t length,
+    unsigned flags)
+{
+	int err = -EOPNOTSUPP;
+
+	if (length == 0)
+		return 0;
+	if (!(flags & IMAGE_NO_HOLE))
+		err = file_fallocate(image->file, FILE_PUNCH, guest, length);
+	if (err == -EOPNOTSUPP)
+		err = file_fallocate(image->file, FILE_ZERO, guest, length);
+	if (err == -EOPNOTSUPP && flags & IMAGE_FAST)
+		return -ENOTSUP;
+	if (err == -EOPNOTSUPP)
+		err = raw_write_zeros(image, guest, length);
+	if (!err && flags & IMAGE_FUA)
+		err = image_flush(image);
+	return err;
+}
+
+co_fn static int
+raw_discard(struct image *image, uint64_t guest, uint64_t length,
+    unsigned flags)
+{
+	int err = 0;
+
+	if (length > 0)
+		err = file_fallocate(image->file, FILE_PUNCH, guest, length);
+	if (err == -EOPNOTSUPP)
+		err = 0;
+	if (!err && flags & IMAGE_FUA)
+		err = image_flush(image);
+	return err;
+}
+
+co_fn static int
+raw_flush(struct image *image)
+{
+	return file_fdatasync(image->file);
+}
+
+co_fn static int
+raw_close(struct image *image)
+{
+	return image->writable ? file_fdatasync(image->file) : 0;
+}
+
+const struct image_ops raw_ops = {
+	.read = raw_read,
+	.status = raw_status,
+	.write = raw_write,
+	.zero = raw_zero,
+	.discard = raw_discard,
+	.flush = raw_flush,
+	.close = raw_close,
+};
+
+int
+raw_open(struct image *image, struct error *error)
+{
+	int64_t size = file_size(image->file);
+
+	if (size < 0)
+		return error_set(error, (int)size,
+		    "cannot find the size of %s: %s", image->path,
+		    strerror((int)-size));
+	image->ops = &raw_ops;
+	image->size_bytes = (uint64_t)size;
+	image->cluster_bytes = RAW_CLUSTER_BYTES;
+	return 0;
+}

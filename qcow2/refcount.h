@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Refcounts: how many references each host cluster has.
+ *
+ * In RAM they are always those of now; the barrier writes them in the order
+ * that O1, O3 and O5 want.  An increase may need a new refcount block, and a
+ * block a larger refcount table: both are made under one mutex, at the end of
+ * the file, and hooked by the next barrier.
+ *
+ * In the image's monitor.
+ */
+#ifndef QCOW2_REFCOUNT_H
+#define QCOW2_REFCOUNT_H
+
+#include <stdint.h>
+#include "qcow2/changes.h"
+#include "runtime/co.h"
+#include "runtime/monitor.h"
+
+struct image;
+
+struct refcounts {
+	unsigned order;
+	unsigned block_bits;	/* log2 of the refcounts in a block */
+	struct co_mutex growing;
+	struct changes hooks;	/* table entries of new blocks */
+	/* A table that has moved: where the header shall point, or 0. */
+	uint64_t moved_host;
+	uint32_t moved_clusters;
+};
+
+/* The refcount of a cluster.  -EIO, -ENOMEM. */
+co_fn int refcount_get(struct image *image, uint64_t cluster,
+    uint64_t *valuep);
+
+/*
+ * How many clusters from cluster on, at most max and inside one slice, have
+ * the refcount 0 (free) or another (not free).  -EIO, -ENOMEM.
+ */
+co_fn int refcount_scan(struct image *image, uint64_t cluster, uint64_t max,
+    uint64_t *runp, bool *freep);
+
+/*
+ * Sets the refcounts of clusters that have none to 1; makes blocks as needed.
+ * On failure none is set; -EEXIST if one has a refcount.
+ */
+co_fn int refcount_take(struct image *image, uint64_t cluster,
+    uint64_t count);
+
+/*
+ * Takes one reference off; *valuep is what is left.  -EIO if it has none,
+ * which is logged.
+ */
+co_fn int refcount_drop(struct image *image, uint64_t cluster,
+    uint64_t *valuep);
+
+/* Makes sure that there is a block for cluster. */
+co_fn int refcount_ensure_block(struct image *image, uint64_t cluster);
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Zeroing that keeps the room: afterwards every cluster has a host cluster of
+ * its own, with room on the disk behind it, and the zero flag.
+ */
+#include <errno.h>
+#include "qcow2/internal.h"
+#include "qcow2/l2.h"
+
+/* Whether the guest cluster has a host cluster that is this image's own. */
+static bool
+has_own_host(uint64_t entry)
+{
+	enum cluster_kind kind = entry_kind(entry);
+
+	return (kind == CLUSTER_NORMAL || kind == CLUSTER_ZERO_ALLOCATED) &&
+	    entry_copied(entry);
+}
+
+/*
+ * Sets the zero flag of the clusters from guest on that have host clusters of
+ * their own; how many, at most count.  Writes in place may be under way to
+ * them: see kept_room_usable() in write.c.
+ */
+static int
+flag_own(struct image *image, struct slice *slice, uint64_t guest,
+    uint64_t count, uint64_t *flaggedp)
+{
+	size_t index = l2_slice_index(image, guest);
+	uint8_t *entries = slice_modify(image, slice);
+	uint64_t flagged = 0;
+
+	if (!entries)
+		return -ENOMEM;
+	while (flagged < count) {
+		uint64_t entry = entry_load(entries, index + flagged);
+
+		if (!has_own_host(entry) ||
+		    (slice->faulty && slice_l2_fault(image, entry)))
+			break;
+		entry_store(entries, index + flagged, entry | ENTRY_ZERO);
+		flagged++;
+	}
+	image->zeroed_epoch = image->epochs.now;
+	*flaggedp = flagged;
+	return 0;
+}
+
+/* How many clusters from guest on have no host cluster of their own. */
+static int
+count_without_host(const struct image *image, const struct slice *slice,
+    uint64_t guest, uint64_t count, uint64_t *withoutp)
+{
+	size_t index = l2_slice_index(image, guest);
+	uint64_t without = 0;
+
+	for (; without < count; without++) {
+		uint64_t entry = entry_load(slice->data, index + without);
+
+		if (slice->faulty && slice_l2_fault(image, entry))
+			return -EIO;
+		if (has_own_host(entry))
+			break;
+	}
+	*withoutp = without;
+	return 0;
+}
+
+/* Links new host clusters, whose content does not matter. */
+co_fn static int
+link_room(struct image *image, uint64_t guest,
+    const struct allocation *place)
+{
+	size_t index = l2_slice_index(image, guest);
+	struct slice *slice;
+	uint8_t *entries;
+	int err;
+
+	err = l2_pin(image, guest, &slice);
+	if (err)
+		return err;
+	err = quarantine_make_room(image, place->clusters);
+	entries = err ? NULL : slice_modify(image, slice);
+	if (!err && !entries)
+		err = -ENOMEM;
+	for (uint64_t i = 0; i < place->clusters && !err; i++) {
+		uint64_t old = entry_load(entries, index + i);
+
+		entry_store(entries, index + i, (place->host +
+		    (i << image->cluster_bits)) | ENTRY_COPIED | ENTRY_ZERO);
+		quarantine_add_entry(image, old);
+	}
+	l2_unpin(image, slice);
+	if (!err && !place->stable)
+		image->barrier.needs_order = true;
+	return err;
+}
+
+/* Takes host clusters for up to count guest clusters, with room on disk. */
+co_fn static int
+make_room(struct image *image, uint64_t guest, uint64_t count,
+    uint64_t *madep)
+{
+	struct allocation place;
+	int err;
+
+	err = alloc_clusters(image, count, &place);
+	if (err)
+		return err;
+	if (image->file->is_regular)
+		err = file_fallocate(image->file, FILE_ALLOCATE, place.host,
+		    place.clusters << image->cluster_bits);
+	if (err == -EOPNOTSUPP)
+		err = 0;
+	atomic_store(&image->unsynced, true);
+	if (!err)
+		err = link_room(image, guest, &place);
+	if (err)
+		alloc_give_back(image, place.host, place.clusters);
+	*madep = place.clusters;
+	return err;
+}
+
+/* Zeros count clusters of one slice and leaves none without room. */
+int
+room_keep(struct image *image, uint64_t guest, uint64_t count)
+{
+	int err = l2_own(image, guest);
+
+	while (count > 0 && !err) {
+		uint64_t done = 0, without = 0;
+		struct slice *slice;
+
+		err = l2_pin(image, guest, &slice);
+		if (err)
+			return err;
+		err = count_without_host(image, slice, guest, count,
+		    &without);
+		if (!err && without == 0)
+			err = flag_own(image, slice, guest, count, &done);
+		l2_unpin(image, slice);
+		if (!err && without > 0)
+			err = make_room(image, guest, without, &done);
+		guest += done << image->cluster_bits;
+		count -= done;
+	}
+	return err;
+}

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cost of a hit: one hash probe and a move to the end of the list of last use.
+ */
+#include "qcow2/slice.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "qcow2/internal.h"
+#include "runtime/log.h"
+
+/* Slices that go out in one write. */
+#define SLICE_WRITE_MAX 256
+
+int
+slice_cache_init(struct slice_cache *cache, uint32_t cluster_bytes,
+    uint64_t cache_bytes)
+{
+	uint32_t slice_bytes = cluster_bytes < SLICE_BYTES_MAX ?
+	    cluster_bytes : SLICE_BYTES_MAX;
+
+	if (cache_bytes == 0)
+		cache_bytes = SLICE_CACHE_BYTES_DEFAULT;
+	*cache = (struct slice_cache){
+		.slice_bytes = slice_bytes,
+		.count_max = cache_bytes / slice_bytes + 1,
+		.bucket_count = 1024,
+	};
+	while (cache->bucket_count < cache->count_max)
+		cache->bucket_count *= 2;
+	cache->buckets = calloc(cache->bucket_count, sizeof(*cache->buckets));
+	return cache->buckets ? 0 : -ENOMEM;
+}
+
+static void
+slice_free(struct slice *slice)
+{
+	free(slice->data);
+	free(slice);
+}
+
+void
+slice_cache_free(struct slice_cache *cache)
+{
+	struct slice *slice = cache->oldest;
+
+	while (slice) {
+		struct slice *newer = slice->newer;
+
+		assert(slice->pins == 0 && !slice->writing);
+		slice_free(slice);
+		slice = newer;
+	}
+	free(cache->buckets);
+	cache->buckets = NULL;
+}
+
+/* ---- the hash, and the list of last use ---- */
+
+static struct slice **
+bucket_of(struct slice_cache *cache, uint64_t host)
+{
+	uint64_t index = host / cache->slice_bytes * 0x9e3779b97f4a7c15ull;
+
+	return &cache->buckets[index >> 24 & (cache->bucket_count - 1)];
+}
+
+static struct slice *
+find(struct slice_cache *cache, uint64_t host)
+{
+	struct slice *slice = *bucket_of(cache, host);
+
+	while (slice && slice->host != host)
+		slice = slice->hash_next;
+	return slice;
+}
+
+static void
+unlink_use(struct slice_cache *cache, struct slice *slice)
+{
+	if (slice->older)
+		slice->older->newer = slice->newer;
+	else
+		cache->oldest = slice->newer;
+	if (slice->newer)
+		slice->newer->older = slice->older;
+	else
+		cache->newest = slice->older;
+}
+
+static void
+link_newest(struct slice_cache *cache, struct slice *slice)
+{
+	slice->older = cache->newest;
+	slice->newer = NULL;
+	if (cache->newest)
+		cache->newest->newer = slice;
+	else
+		cache->oldest = slice;
+	cache->newest = slice;
+}
+
+static void
+insert(struct slice_cache *cache, struct slice *slice)
+{
+	struct slice **bucket = bucket_of(cache, slice->host);
+
+	slice->hash_next = *bucket;
+	*bucket = slice;
+	link_newest(cache, slice);
+	cache->count++;
+}
+
+static void
+take_out(struct slice_cache *cache, struct slice *slice)
+{
+	struct slice **link = bucket_of(cache, slice->host);
+
+	while (*link != slice)
+		link = &(*link)->hash_next;
+	*link = slice->hash_next;
+	unlink_use(cache, slice);
+	cache->count--;
+}
+
+/*
+ * Looks at a bounded number of the oldest, so that a lookup stays short.  What
+ * cannot go is no longer among the oldest, or it would hide the others.
+ */
+static void
+evict(struct slice_cache *cache)
+{
+	for (int looks = 0; looks < 16; looks++) {
+		struct slice *slice = cache->oldest;
+
+		if (cache->count < cache->count_max)
+			return;
+		if (slice->pins > 0 || slice->dirty || slice->writing) {
+			unlink_use(cache, slice);
+			link_newest(cache, slice);
+		} else {
+			take_out(cache, slice);
+			slice_free(slice);
+		}
+	}
+}
+
+/* ---- loading ---- */
+
+const char *
+slice_l2_fault(const struct image *image, uint64_t entry)
+{
+	const char *fault = entry_l2_fault(entry, &image->limits);
+	struct entry_span span;
+
+	if (fault)
+		return fault;
+	switch (entry_kind(entry)) {
+	case CLUSTER_NORMAL:
+	case CLUSTER_ZERO_ALLOCATED:
+		if (metadata_find(&image->metadata, entry_host(entry),
+		    image->cluster_bytes))
+			return "points at metadata";
+		return NULL;
+	case CLUSTER_COMPRESSED:
+		span = entry_compressed(entry, image->cluster_bits);
+		if (metadata_find(&image->metadata, span.host, span.bytes))
+			return "points at metadata";
+		return NULL;
+	default:
+		return NULL;
+	}
+}
+
+static void
+validate(struct image *image, struct slice *slice)
+{
+	size_t count = image->slices.slice_bytes / ENTRY_BYTES;
+
+	if (slice->kind != SLICE_L2)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		uint64_t entry = entry_load(slice->data, i);
+		const char *fault = entry ? slice_l2_fault(image, entry) : NULL;
+
+		if (!fault)
+			continue;
+		if (!slice->faulty)
+			log_error("the L2 entry at 0x%llx (0x%llx) %s file=%s",
+			    (unsigned long long)(slice->host +
+			    i * ENTRY_BYTES), (unsigned long long)entry,
+			    fault, image->file->name);
+		slice->faulty = true;
+	}
+}
+
+/* Reads a new slice, alone; the others that want it wait in loaded. */
+co_fn static int
+load(struct image *image, struct slice *slice)
+{
+	struct slice_cache *cache = &image->slices;
+	int err;
+
+	slice->loading = true;
+	insert(cache, slice);
+	err = file_pread(image->file, slice->data, cache->slice_bytes,
+	    slice->host);
+	if (image->force_share && !err)
+		image->limits.host_end = (uint64_t)file_size(image->file);
+	slice->loading = false;
+	wait_queue_wake_all(&image->monitor, &slice->loaded);
+	if (!err) {
+		validate(image, slice);
+		return 0;
+	}
+	log_error("cannot read the table at 0x%llx: error %d file=%s",
+	    (unsigned long long)slice->host, -err, image->file->name);
+	slice->load_error = err;
+	take_out(cache, slice);
+	return err;
+}
+
+static struct slice *
+slice_create(struct image *image, enum slice_kind kind, uint64_t host)
+{
+	struct slice *slice = calloc(1, sizeof(*slice));
+
+	if (!slice)
+		return NULL;
+	slice->host = host;
+	slice->kind = kind;
+	slice->data = malloc(image->slices.slice_bytes);
+	if (slice->data)
+		return slice;
+	free(slice);
+	return NULL;
+}
+
+/* A slice that failed to load lives until its last waiter has seen it. */
+static void
+drop_failed(struct slice *slice)
+{
+	if (--slice->pins == 0)
+		slice_free(slice);
+}
+
+int
+slice_pin(struct image *image, enum slice_kind kind, uint64_t host,
+    struct slice **slicep)
+{
+	struct slice_cache *cache = &image->slices;
+	struct slice *slice = find(cache, host);
+	int err;
+
+	assert(monitor_entered(&image->monitor));
+	assert(host % cache->slice_bytes == 0);
+	if (slice && !slice->loading) {
+		if (slice->kind != kind)
+			return -EIO;	/* one table used as two kinds */
+		cache->hits++;
+		if (slice->newer) {
+			unlink_use(cache, slice);
+			link_newest(cache, slice);
+		}
+		slice->pins++;
+		*slicep = slice;
+		return 0;
+	}
+	if (slice) {
+		slice->pins++;
+		wait_queue_wait(&slice->loaded);
+	} else {
+		cache->misses++;
+		evict(cache);
+		slice = slice_create(image, kind, host);
+		if (!slice)
+			return -ENOMEM;
+		slice->pins++;
+		load(image, slice);
+	}
+	err = slice->load_error;
+	if (err) {
+		drop_failed(slice);
+		return err;
+	}
+	*slicep = slice;
+	return 0;
+}
+
+void
+slice_unpin(struct image *image, struct slice *slice)
+{
+	assert(monitor_entered(&image->monitor) && slice->pins > 0);
+	slice->pins--;
+}
+
+/* ---- changing and writing back ---- */
+
+static void
+mark_dirty(struct slice_cache *cache, struct slice *slice)
+{
+	if (slice->dirty)
+		return;
+	slice->dirty = true;
+	slice->dirty_next = cache->dirty[slice->kind];
+	cache->dirty[slice->kind] = slice;
+	cache->dirty_count++;
+}
+
+uint8_t *
+slice_modify(struct image *image, struct slice *slice)
+{
+	struct slice_cache *cache = &image->slices;
+
+	assert(monitor_entered(&image->monitor) && slice->pins > 0);
+	if (slice->writing == slice->data) {
+		uint8_t *copy = malloc(cache->slice_bytes);
+
+		if (!copy)
+			return NULL;
+		memcpy(copy, slice->data, cache->slice_bytes);
+		slice->data = copy;
+	}
+	mark_dirty(cache, slice);
+	return slice->data;
+}
+
+void
+slice_forget(struct image *image, uint64_t host, uint64_t bytes)
+{
+	struct slice_cache *cache = &image->slices;
+
+	for (uint64_t end = host + bytes; host < end;
+	    host += cache->slice_bytes) {
+		struct slice *slice = find(cache, host);
+
+		if (!slice)
+			continue;
+		assert(slice->pins == 0 && !slice->dirty && !slice->writing);
+		take_out(cache, slice);
+		slice_free(slice);
+	}
+}
+
+struct slice *
+slice_freeze(struct image *image, enum slice_kind kind)
+{
+	struct slice_cache *cache = &image->slices;
+	struct slice *frozen = cache->dirty[kind];
+
+	for (struct slice *slice = frozen; slice; slice = slice->dirty_next) {
+		assert(!slice->writing);
+		slice->dirty = false;
+		slice->writing = slice->data;
+		slice->frozen_next = slice->dirty_next;
+		cache->dirty_count--;
+	}
+	cache->dirty[kind] = NULL;
+	return frozen;
+}
+
+void
+slice_thaw(struct image *image, struct slice *frozen, bool written)
+{
+	while (frozen) {
+		struct slice *slice = frozen;
+
+		frozen = slice->frozen_next;
+		if (slice->writing != slice->data)
+			free(slice->writing);
+		slice->writing = NULL;
+		if (!written)
+			mark_dirty(&image->slices, slice);
+	}
+}
+
+static int
+by_host(const void *a, const void *b)
+{
+	const struct slice *const *left = a, *const *right = b;
+
+	return ((*left)->host > (*right)->host) -
+	    ((*left)->host < (*right)->host);
+}
+
+/* Writes as many of the sorted slices as stand side by side; how many. */
+co_fn static size_t
+write_neighbours(struct image *image, struct slice **list, size_t count,
+    int *errp)
+{
+	uint32_t bytes = image->slices.slice_bytes;
+	struct iovec iov[SLICE_WRITE_MAX];
+	size_t run = 0;
+
+	while (run < count && run < SLICE_WRITE_MAX &&
+	    list[run]->host == list[0]->host + run * bytes) {
+		iov[run] = (struct iovec){list[run]->writing, bytes};
+		run++;
+	}
+	*errp = file_pwritev(image->file, iov, (unsigned)run, list[0]->host,
+	    0);
+	return run;
+}
+
+int
+slice_write(struct image *image, struct slice *frozen)
+{
+	struct slice **list;
+	size_t count = 0, done = 0;
+	int err = 0;
+
+	for (struct slice *slice = frozen; slice; slice = slice->frozen_next)
+		count++;
+	if (count == 0)
+		return 0;
+	list = malloc(count * sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	count = 0;
+	for (struct slice *slice = frozen; slice; slice = slice->frozen_next)
+		list[count++] = slice;
+	qsort(list, count, sizeof(*list), by_host);
+	while (done < count && !err)
+		done += write_neighbours(image, list + done, count - done,
+		    &err);
+	free(list);
+	return err;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a guest range consists of: one extent at a time.
+ *
+ * Work per call is bounded by STATUS_LOOKUPS_MAX slices, so that asking about
+ * 16 TiB of nothing takes as long as it may and no longer; the caller asks
+ * again from where the answer ends.
+ */
+#include <assert.h>
+#include "qcow2/internal.h"
+#include "qcow2/l2.h"
+
+#define STATUS_LOOKUPS_MAX 256
+
+/* The extent of one run, where this image says what it is. */
+static struct image_extent
+describe(const struct l2_run *run)
+{
+	struct image_extent extent = {.length = run->length, .present = true};
+
+	switch (run->kind) {
+	case CLUSTER_UNALLOCATED:
+		extent.zero = true;
+		extent.present = false;
+		break;
+	case CLUSTER_ZERO:
+		extent.zero = true;
+		break;
+	case CLUSTER_ZERO_ALLOCATED:
+		extent.zero = true;
+		extent.allocated = true;
+		extent.host_valid = true;
+		extent.host = run->host;
+		break;
+	case CLUSTER_NORMAL:
+		extent.allocated = true;
+		extent.host_valid = true;
+		extent.host = run->host;
+		break;
+	case CLUSTER_COMPRESSED:
+		extent.allocated = true;
+		extent.compressed = true;
+		break;
+	}
+	return extent;
+}
+
+/* Whether next, right behind extent, is more of the same. */
+static bool
+is_more(const struct image_extent *extent, const struct image_extent *next)
+{
+	return extent->zero == next->zero &&
+	    extent->allocated == next->allocated &&
+	    extent->compressed == next->compressed &&
+	    extent->present == next->present &&
+	    extent->depth == next->depth &&
+	    extent->host_valid == next->host_valid &&
+	    (!extent->host_valid ||
+	    extent->host + extent->length == next->host);
+}
+
+co_fn static int
+find(struct image *image, uint64_t guest, uint64_t length, struct l2_run *run)
+{
+	atomic_uint *epoch;
+	int err;
+
+	monitor_enter(&image->monitor);
+	/* The table must not become another while this waits for it. */
+	epoch = epoch_enter(&image->epochs);
+	err = qcow2_find_run(image, guest, length, run);
+	monitor_leave(&image->monitor);
+	epoch_leave(epoch);
+	return err;
+}
+
+/* What the backing image says about a hole of this one. */
+co_fn static int
+ask_backing(struct image *image, uint64_t guest, uint64_t length,
+    struct image_extent *extent)
+{
+	struct image *backing = image->backing;
+	int err;
+
+	if (guest >= backing->size_bytes) {
+		*extent = (struct image_extent){
+			.length = length, .zero = true,
+		};
+		return 0;
+	}
+	if (length > backing->size_bytes - guest)
+		length = backing->size_bytes - guest;
+	err = backing->ops->status(backing, guest, length, extent);
+	if (!err && extent->present)
+		extent->depth++;
+	return err;
+}
+
+int
+qcow2_status(struct image *image, uint64_t guest, uint64_t length,
+    struct image_extent *extent)
+{
+	uint64_t done = 0;
+
+	for (int lookups = 0; done < length && lookups < STATUS_LOOKUPS_MAX;
+	    lookups++) {
+		struct image_extent next;
+		struct l2_run run;
+		int err;
+
+		err = find(image, guest + done, length - done, &run);
+		if (err && done > 0)
+			return 0;
+		if (err)
+			return err;
+		next = describe(&run);
+		if (!next.present && image->backing) {
+			err = ask_backing(image, guest + done, run.length,
+			    &next);
+			if (err && done > 0)
+				return 0;
+			if (err)
+				return err;
+		}
+		if (done > 0 && !is_more(extent, &next))
+			return 0;
+		if (done == 0)
+			*extent = next;
+		else
+			extent->length += next.length;
+		done += next.length;
+	}
+	return 0;
+}
+
+int
+image_status(struct image *image, uint64_t guest, uint64_t length,
+    struct image_extent *extents, unsigned max, unsigned *countp)
+{
+	unsigned count = 0;
+
+	assert(max > 0 && length > 0 && guest < image->size_bytes &&
+	    length <= image->size_bytes - guest);
+	while (count < max && length > 0) {
+		struct image_extent *extent = &extents[count];
+		int err;
+
+		err = image->ops->status(image, guest, length, extent);
+		if (err && count > 0)
+			break;
+		if (err)
+			return err;
+		guest += extent->length;
+		length -= extent->length;
+		if (count > 0 && is_more(extent - 1, extent))
+			extents[count - 1].length += extent->length;
+		else
+			count++;
+	}
+	*countp = count;
+	return 0;
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Zeroing and discarding: whole clusters change their L2 entries, a slice at a
+ * time, under a claim; the edges of a range that are less than a cluster are
+ * written as zeros (zeroing) or left alone (discarding).
+ *
+ * The last cluster of a disk counts as whole if the range goes to its end.
+ */
+#include <assert.h>
+#include <errno.h>
+#include "qcow2/internal.h"
+#include "qcow2/l2.h"
+#include "runtime/loop.h"
+
+/* Zeros are written in pieces of this at most. */
+#define ZEROS_BYTES (64 * 1024)
+static const char zeros[ZEROS_BYTES];
+
+/* Steps that find nothing to do before others on the loop get a turn. */
+#define IDLE_STEPS 64
+
+static bool
+has_backing_at(const struct image *image, uint64_t guest)
+{
+	return image->backing && guest < image->backing->size_bytes;
+}
+
+/* ---- freeing ---- */
+
+/* The entry that reads as zeros and has no host cluster. */
+static uint64_t
+cleared(const struct image *image, uint64_t guest, uint64_t entry)
+{
+	if (entry_kind(entry) == CLUSTER_ZERO)
+		return entry;
+	return image->limits.zero_flag && has_backing_at(image, guest) ?
+	    ENTRY_ZERO : 0;
+}
+
+/* How many of the count entries from guest on have to change. */
+static int
+count_changes(const struct image *image, const struct slice *slice,
+    uint64_t guest, uint64_t count, uint64_t *changesp)
+{
+	size_t index = l2_slice_index(image, guest);
+	uint64_t changes = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t entry = entry_load(slice->data, index + i);
+
+		if (slice->faulty && slice_l2_fault(image, entry))
+			return -EIO;
+		if (cleared(image, guest + (i << image->cluster_bits),
+		    entry) != entry)
+			changes++;
+	}
+	*changesp = changes;
+	return 0;
+}
+
+/* Changes what is to be changed; the slice is pinned and the table ours. */
+static int
+clear_entries(struct image *image, struct slice *slice, uint64_t guest,
+    uint64_t count, uint64_t changes)
+{
+	size_t index = l2_slice_index(image, guest);
+	uint8_t *entries;
+	int err;
+
+	err = quarantine_make_room(image, changes);
+	if (err)
+		return err;
+	entries = slice_modify(image, slice);
+	if (!entries)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t old = entry_load(entries, index + i);
+		uint64_t entry = cleared(image,
+		    guest + (i << image->cluster_bits), old);
+
+		if (entry == old)
+			continue;
+		entry_store(entries, index + i, entry);
+		quarantine_add_entry(image, old);
+	}
+	return 0;
+}
+
+/* Frees count clusters of one slice, under a claim, in the monitor. */
+co_fn static int
+free_claimed(struct image *image, uint64_t guest, uint64_t count)
+{
+	struct slice *slice;
+	uint64_t changes;
+	int err;
+
+	for (bool owned = false;; owned = true) {
+		err = l2_pin(image, guest, &slice);
+		if (err)
+			return err;
+		changes = slice ? 0 : has_backing_at(image, guest);
+		if (slice)
+			err = count_changes(image, slice, guest, count,
+			    &changes);
+		if (err || changes == 0 || (slice && owned))
+			break;
+		/* Now it is worth a table of our own. */
+		l2_unpin(image, slice);
+		err = l2_own(image, guest);
+		if (err)
+			return err;
+	}
+	if (!err && changes > 0)
+		err = clear_entries(image, slice, guest, count, changes);
+	l2_unpin(image, slice);
+	return err;
+}
+
+/* ---- steps ---- */
+
+/*
+ * Clears as much of the whole clusters in the range as one slice, or one
+ * missing table, maps; *donep is how many bytes.
+ */
+co_fn static int
+clear_step(struct image *image, uint64_t guest, uint64_t length,
+    bool keep_room, uint64_t *donep)
+{
+	atomic_uint *epoch;
+	struct slice *slice;
+	struct claim claim;
+	uint64_t end, count;
+	int err;
+
+	monitor_enter(&image->monitor);
+	err = image->failed ? -EIO : barrier_throttle(image);
+	if (err)
+		goto leave;
+	epoch = epoch_enter(&image->epochs);
+	err = l2_pin(image, guest, &slice);
+	if (err)
+		goto leave_epoch;
+	end = l2_slice_end(image, slice, guest);
+	l2_unpin(image, slice);
+	if (!slice && !keep_room && !has_backing_at(image, guest)) {
+		/* No table, nothing below: all of it is zeros already. */
+		*donep = end - guest < length ? end - guest : length;
+		goto leave_epoch;
+	}
+	end = guest + step_length(image, guest, length);
+	*donep = end - guest;
+	count = (end - guest + image->cluster_bytes - 1) >>
+	    image->cluster_bits;
+	claim_take(image, &claim, guest, end - guest);
+	err = keep_room ? room_keep(image, guest, count) :
+	    free_claimed(image, guest, count);
+	claim_release(image, &claim);
+leave_epoch:
+	epoch_leave(epoch);
+leave:
+	monitor_leave(&image->monitor);
+	return err;
+}
+
+/* guest is at a cluster's start; length goes to one's end or the disk's. */
+co_fn static int
+clear_clusters(struct image *image, uint64_t guest, uint64_t length,
+    bool keep_room)
+{
+	unsigned steps = 0;
+
+	while (length > 0) {
+		uint64_t done = 0;
+		int err = clear_step(image, guest, length, keep_room,
+		    &done);
+
+		if (err)
+			return err;
+		guest += done;
+		length -= done;
+		if (++steps % IDLE_STEPS == 0)
+			co_yield();
+	}
+	return 0;
+}
+
+/* ---- ranges ---- */
+
+/* The whole clusters in a range. */
+struct middle {
+	uint64_t begin, end;	/* equal: there are none */
+};
+
+static struct middle
+middle_of(const struct image *image, uint64_t guest, uint64_t length)
+{
+	uint64_t mask = image->cluster_bytes - 1;
+	struct middle middle = {
+		.begin = (guest + mask) & ~mask,
+		.end = (guest + length) & ~mask,
+	};
+
+	if (guest + length == image->size_bytes)
+		middle.end = image->size_bytes;
+	if (middle.end < middle.begin)
+		middle.end = middle.begin;
+	return middle;
+}
+
+/* Writes zeros where something else may stand, or where there is no room. */
+co_fn static int
+write_zeros(struct image *image, uint64_t guest, uint64_t length,
+    bool keep_room)
+{
+	while (length > 0) {
+		struct image_extent extent;
+		uint64_t part;
+		int err;
+
+		err = qcow2_status(image, guest, length, &extent);
+		if (err)
+			return err;
+		part = extent.length;
+		if (!extent.zero || (keep_room && !extent.allocated)) {
+			part = part < ZEROS_BYTES ? part : ZEROS_BYTES;
+			err = qcow2_write(image, guest, zeros, part, 0);
+		}
+		if (err)
+			return err;
+		guest += part;
+		length -= part;
+	}
+	return 0;
+}
+
+/*
+ * Version 2 cannot say "zeros" where the backing file says something else, nor
+ * of a cluster that keeps its room.
+ */
+static bool
+can_clear(const struct image *image, uint64_t guest, bool keep_room)
+{
+	return image->limits.zero_flag ||
+	    (!keep_room && !has_backing_at(image, guest));
+}
+
+int
+qcow2_zero(struct image *image, uint64_t guest, uint64_t length,
+    unsigned flags)
+{
+	struct middle middle = middle_of(image, guest, length);
+	bool keep_room = flags & IMAGE_NO_HOLE;
+	int err;
+
+	if (length == 0)
+		return 0;
+	if (middle.begin == middle.end ||
+	    !can_clear(image, guest, keep_room)) {
+		if (flags & IMAGE_FAST)
+			return -ENOTSUP;
+		err = write_zeros(image, guest, length, keep_room);
+	} else {
+		err = write_zeros(image, guest, middle.begin - guest,
+		    keep_room);
+		if (!err)
+			err = clear_clusters(image, middle.begin,
+			    middle.end - middle.begin, keep_room);
+		if (!err && guest + length > middle.end)
+			err = write_zeros(image, middle.end,
+			    guest + length - middle.end, keep_room);
+	}
+	if (!err && flags & IMAGE_FUA)
+		err = qcow2_flush(image);
+	return err;
+}
+
+int
+qcow2_discard(struct image *image, uint64_t guest, uint64_t length,
+    unsigned flags)
+{
+	struct middle middle = middle_of(image, guest, length);
+	int err = 0;
+
+	if (middle.begin < middle.end &&
+	    can_clear(image, middle.begin, false))
+		err = clear_clusters(image, middle.begin,
+		    middle.end - middle.begin, false);
+	if (!err && flags & IMAGE_FUA)
+		err = qcow2_flush(image);
+	return err;
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is common to all files: whole results, zeros past the end.
+ *
+ * Cost above the back end's own: none; short results loop.
+ */
+#include "runtime/file.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+/* Drops the first bytes of *iov; how many iovecs are left. */
+static unsigned
+iov_advance(struct iovec **iov, unsigned iov_count, size_t bytes)
+{
+	while (iov_count > 0 && bytes >= (*iov)->iov_len) {
+		bytes -= (*iov)->iov_len;
+		(*iov)++;
+		iov_count--;
+	}
+	if (iov_count > 0) {
+		(*iov)->iov_base = (char *)(*iov)->iov_base + bytes;
+		(*iov)->iov_len -= bytes;
+	}
+	return iov_count;
+}
+
+static void
+iov_clear(const struct iovec *iov, unsigned iov_count)
+{
+	for (unsigned i = 0; i < iov_count; i++)
+		memset(iov[i].iov_base, 0, iov[i].iov_len);
+}
+
+/* Whatever the limit is, callers know one name for it. */
+static int
+plain_errno(int64_t result)
+{
+	return result == -EDQUOT || result == -EFBIG ? -ENOSPC : (int)result;
+}
+
+static bool
+is_transient(int64_t result)
+{
+	return result == -EINTR || result == -EAGAIN;
+}
+
+int
+file_preadv(struct file *file, struct iovec *iov, unsigned iov_count,
+    uint64_t offset)
+{
+	iov_count = iov_advance(&iov, iov_count, 0);
+	while (iov_count > 0) {
+		unsigned batch = iov_count < IOV_MAX ? iov_count : IOV_MAX;
+		int64_t got = file->ops->preadv(file, iov, batch, offset);
+
+		if (is_transient(got))
+			continue;
+		if (got < 0)
+			return (int)got;
+		if (got == 0) {
+			iov_clear(iov, iov_count);
+			return 0;
+		}
+		iov_count = iov_advance(&iov, iov_count, (size_t)got);
+		offset += (uint64_t)got;
+	}
+	return 0;
+}
+
+int
+file_pread(struct file *file, void *data, size_t length, uint64_t offset)
+{
+	struct iovec iov = {.iov_base = data, .iov_len = length};
+
+	return file_preadv(file, &iov, 1, offset);
+}
+
+int
+file_pwritev(struct file *file, struct iovec *iov, unsigned iov_count,
+    uint64_t offset, unsigned flags)
+{
+	assert(file->writable);
+	iov_count = iov_advance(&iov, iov_count, 0);
+	while (iov_count > 0) {
+		unsigned batch = iov_count < IOV_MAX ? iov_count : IOV_MAX;
+		int64_t put = file->ops->pwritev(file, iov, batch, offset,
+		    flags);
+
+		if (is_transient(put))
+			continue;
+		if (put < 0)
+			return plain_errno(put);
+		if (put == 0)
+			return -EIO;
+		iov_count = iov_advance(&iov, iov_count, (size_t)put);
+		offset += (uint64_t)put;
+	}
+	return 0;
+}
+
+int
+file_pwrite(struct file *file, const void *data, size_t length,
+    uint64_t offset, unsigned flags)
+{
+	struct iovec iov = {
+		.iov_base = (void *)(uintptr_t)data, .iov_len = length,
+	};
+
+	return file_pwritev(file, &iov, 1, offset, flags);
+}
+
+int
+file_fdatasync(struct file *file)
+{
+	int err;
+
+	do
+		err = file->ops->fdatasync(file);
+	while (err == -EINTR);
+	return err;
+}
+
+int
+file_fallocate(struct file *file, enum file_fallocate mode, uint64_t offset,
+    uint64_t length)
+{
+	int err;
+
+	assert(file->writable && length > 0);
+	do
+		err = file->ops->fallocate(file, mode, offset, length);
+	while (is_transient(err));
+	return err == -ENOSYS ? -EOPNOTSUPP : plain_errno(err);
+}
+
+int
+file_truncate(struct file *file, uint64_t size)
+{
+	int err;
+
+	assert(file->writable);
+	do
+		err = file->ops->truncate(file, size);
+	while (err == -EINTR);
+	return plain_errno(err);
+}
+
+int64_t
+file_size(struct file *file)
+{
+	return file->ops->size(file);
+}
+
+int64_t
+file_seek_data(struct file *file, uint64_t offset)
+{
+	return file->ops->seek(file, offset, true);
+}
+
+int64_t
+file_seek_hole(struct file *file, uint64_t offset)
+{
+	return file->ops->seek(file, offset, false);
+}
+
+void
+file_close(struct file *file)
+{
+	if (file)
+		file->ops->close(file);
+}

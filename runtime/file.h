@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A file: everything the engine does to a file goes through here.
+ *
+ * The seam for crash, fault and schedule tests.  Back ends: os (a real file or
+ * block device; operations run on the calling coroutine's loop), sim (memory,
+ * seeded order and faults), record (wraps another and logs what it did).
+ * Image files are never mapped into memory.
+ *
+ * All offsets and lengths are in bytes.  The wrappers here finish short
+ * results and retry EINTR and EAGAIN, so a back end may be plain; callers see
+ * all or an error.
+ */
+#ifndef RUNTIME_FILE_H
+#define RUNTIME_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include "runtime/co.h"
+
+struct file;
+
+/* How a file is opened, or-ed. */
+#define FILE_WRITE	1u	/* for reading and writing */
+#define FILE_CREATE	2u	/* must not exist yet; needs FILE_WRITE */
+
+/* Flags of file_pwritev(). */
+#define FILE_DSYNC	1u	/* stable before it completes (RWF_DSYNC) */
+
+enum file_fallocate {
+	FILE_PUNCH,	/* deallocate; reads as zeros after; size kept */
+	FILE_ZERO,	/* reads as zeros after, stays allocated */
+	FILE_ALLOCATE,	/* gets room on disk; the file may grow */
+};
+
+/* Who a file is, for loops in a backing chain. */
+struct file_id {
+	dev_t dev;
+	ino_t ino;
+};
+
+/* What a back end does; results as the system calls', -errno on failure. */
+struct file_ops {
+	/* Bytes moved, possibly fewer than asked; 0 from preadv is the end. */
+	int64_t (*preadv)(struct file *file, struct iovec *iov,
+	    unsigned iov_count, uint64_t offset);
+	int64_t (*pwritev)(struct file *file, struct iovec *iov,
+	    unsigned iov_count, uint64_t offset, unsigned flags);
+	int (*fdatasync)(struct file *file);
+	int (*fallocate)(struct file *file, enum file_fallocate mode,
+	    uint64_t offset, uint64_t length);
+	int (*truncate)(struct file *file, uint64_t size);
+	int64_t (*size)(struct file *file);
+	/* Offset of the next data (or hole) at or after offset, or -ENXIO. */
+	int64_t (*seek)(struct file *file, uint64_t offset, bool data);
+	void (*close)(struct file *file);
+};
+
+/* The common head of every back end's struct. */
+struct file {
+	const struct file_ops *ops;
+	char *name;		/* for messages */
+	struct file_id id;
+	bool is_regular;	/* else a block device */
+	bool writable;
+	uint32_t request_alignment; /* of offset, length, memory; 1: none */
+};
+
+/*
+ * Opens a regular file or block device; anything else is -EINVAL, and a FIFO
+ * does not hang it.  Blocks (it is for start-up and workers), does not
+ * suspend.  directory_fd as openat(2)'s; resolve is openat2(2)'s, 0 for none.
+ */
+int file_open(int directory_fd, const char *path, unsigned flags,
+    uint64_t resolve, struct file **filep);
+
+/* The same for a descriptor, which the file owns from then on. */
+int file_open_fd(int fd, const char *name, unsigned flags,
+    struct file **filep);
+
+/* Frees; whatever is not synced is not made so.  NULL is fine. */
+void file_close(struct file *file);
+
+/*
+ * Reads exactly the iovecs' sum of bytes at offset; what lies past the end of
+ * the file reads as zeros.  iov is clobbered.
+ */
+co_fn int file_preadv(struct file *file, struct iovec *iov,
+    unsigned iov_count, uint64_t offset);
+co_fn int file_pread(struct file *file, void *data, size_t length,
+    uint64_t offset);
+
+/*
+ * Writes all of it or fails; how much of a failed write stands is unknown.
+ * -ENOSPC also where a quota or a limit of the file's size is met.
+ */
+co_fn int file_pwritev(struct file *file, struct iovec *iov,
+    unsigned iov_count, uint64_t offset, unsigned flags);
+co_fn int file_pwrite(struct file *file, const void *data, size_t length,
+    uint64_t offset, unsigned flags);
+
+/* Makes stable every write that completed before this call. */
+co_fn int file_fdatasync(struct file *file);
+
+/* -EOPNOTSUPP where the file system cannot: callers must have another way. */
+co_fn int file_fallocate(struct file *file, enum file_fallocate mode,
+    uint64_t offset, uint64_t length);
+co_fn int file_truncate(struct file *file, uint64_t size);
+
+/* The length now.  Does not suspend; may be called outside coroutines. */
+int64_t file_size(struct file *file);
+
+/*
+ * The start of the first data (or hole) at or after offset; -ENXIO if there is
+ * none.  A file that cannot tell is all data.  Does not suspend.
+ */
+int64_t file_seek_data(struct file *file, uint64_t offset);
+int64_t file_seek_hole(struct file *file, uint64_t offset);
+
+/*
+ * Locks as QEMU holds them, so that both programs exclude each other: OFD read
+ * locks on single bytes, taken first, then a look for conflicting ones.
+ */
+enum file_lock {
+	FILE_LOCK_READ,		/* reads; others may read */
+	FILE_LOCK_WRITE,	/* writes; others may not even read */
+	FILE_LOCK_SHARED,	/* beside a writer (force-share): no lock */
+};
+
+/*
+ * -EAGAIN if another process holds a conflicting lock, after retrying for
+ * up to patience_ms (a killed io_uring process holds its locks a little
+ * longer).  Blocks; os files only (others always succeed).
+ */
+int file_lock(struct file *file, enum file_lock lock, unsigned patience_ms);
+
+#endif

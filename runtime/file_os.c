@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The os back end: a real file or block device.
+ *
+ * Reads that the page cache can answer are done at once, by one preadv2 with
+ * RWF_NOWAIT and without a suspension; that costs the same as through the ring
+ * and saves a turn.  So are all reads and writes of memory file systems, which
+ * know no RWF_NOWAIT but never wait for a disk.  So are writes where the file
+ * system knows RWF_NOWAIT for them; where it does not (ext4), they go to the
+ * file's writer thread.  Everything else is an operation of the calling
+ * coroutine's loop.  A monitor the caller is in is
+ * left during all of them.
+ *
+ * Truncation goes to a worker: the kernels' io_uring learned it late.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+#include "runtime/file.h"
+#include "runtime/loop.h"
+#include "runtime/monitor.h"
+#include "runtime/worker.h"
+#include "runtime/writer.h"
+
+struct os_file {
+	struct file file;
+	int fd;
+	bool in_memory;		/* tmpfs: never waits for a disk */
+	bool reads_nowait;	/* RWF_NOWAIT has not been refused so far */
+	bool writes_nowait;
+	struct writer *writer;	/* once it has; see os_pwritev() */
+	pthread_mutex_t writer_lock;
+};
+
+static struct os_file *
+os_file_of(struct file *file)
+{
+	return container_of(file, struct os_file, file);
+}
+
+/* ---- reading and writing ---- */
+
+/* -EAGAIN where the answer would have to be waited for. */
+static int64_t
+read_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
+    uint64_t offset)
+{
+	struct monitor *monitor = co_monitor();
+	int flags = os->in_memory ? 0 : RWF_NOWAIT;
+	ssize_t got;
+
+	if (monitor)
+		monitor_unlock(monitor);
+	got = preadv2(os->fd, iov, (int)iov_count, (off_t)offset, flags);
+	if (got < 0)
+		got = -errno;
+	if (monitor)
+		monitor_lock(monitor);
+	if (got == -EOPNOTSUPP && !os->in_memory) {
+		os->reads_nowait = false;
+		return -EAGAIN;
+	}
+	return got;
+}
+
+/* -EAGAIN where the write might have to wait. */
+static int64_t
+write_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
+    uint64_t offset, unsigned flags)
+{
+	struct monitor *monitor = co_monitor();
+	ssize_t put;
+
+	if (monitor)
+		monitor_unlock(monitor);
+	put = pwritev2(os->fd, iov, (int)iov_count, (off_t)offset,
+	    (flags & FILE_DSYNC ? RWF_DSYNC : 0) |
+	    (os->in_memory ? 0 : RWF_NOWAIT));
+	if (put < 0)
+		put = -errno;
+	if (monitor)
+		monitor_lock(monitor);
+	if (put == -EOPNOTSUPP && !os->in_memory) {
+		os->writes_nowait = false;
+		return -EAGAIN;
+	}
+	return put;
+}
+
+/* The file's writer, started with the first write; NULL: there is none. */
+static struct writer *
+get_writer(struct os_file *os)
+{
+	struct writer *writer;
+
+	pthread_mutex_lock(&os->writer_lock);
+	if (!os->writer)
+		writer_start(&os->writer);
+	writer = os->writer;
+	pthread_mutex_unlock(&os->writer_lock);
+	return writer;
+}
+
+co_fn static int64_t
+os_preadv(struct file *file, struct iovec *iov, unsigned iov_count,
+    uint64_t offset)
+{
+	struct os_file *os = os_file_of(file);
+	struct op op = {
+		.kind = OP_READV, .fd = os->fd,
+		.iov = iov, .iov_count = iov_count, .offset = offset,
+	};
+
+	if (os->reads_nowait) {
+		int64_t got = read_now(os, iov, iov_count, offset);
+
+		if (got != -EAGAIN)
+			return got;
+	}
+	return loop_wait(&op);
+}
+
+co_fn static int64_t
+os_pwritev(struct file *file, struct iovec *iov, unsigned iov_count,
+    uint64_t offset, unsigned flags)
+{
+	struct os_file *os = os_file_of(file);
+	struct op op = {
+		.kind = OP_WRITEV, .fd = os->fd,
+		.iov = iov, .iov_count = iov_count, .offset = offset,
+		.flags = flags & FILE_DSYNC ? OP_DSYNC : 0,
+	};
+
+	struct writer *writer;
+
+	if (os->in_memory)
+		return write_now(os, iov, iov_count, offset, flags);
+	/* A stable write waits for the disk: kernel workers do several. */
+	if (flags & FILE_DSYNC)
+		return loop_wait(&op);
+	if (os->writes_nowait) {
+		int64_t put = write_now(os, iov, iov_count, offset, flags);
+
+		if (put != -EAGAIN)
+			return put;
+	}
+	writer = get_writer(os);
+	return writer ? loop_wait_writer(writer, &op) : loop_wait(&op);
+}
+
+co_fn static int
+os_fdatasync(struct file *file)
+{
+	struct op op = {.kind = OP_FDATASYNC, .fd = os_file_of(file)->fd};
+
+	return (int)loop_wait(&op);
+}
+
+static int
+fallocate_mode(const struct file *file, enum file_fallocate mode)
+{
+	switch (mode) {
+	case FILE_PUNCH:
+		return FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	case FILE_ZERO:
+		return file->is_regular ? FALLOC_FL_ZERO_RANGE :
+		    FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+	case FILE_ALLOCATE:
+		return 0;
+	}
+	assert(!"a fallocate mode");
+	return 0;
+}
+
+co_fn static int
+os_fallocate(struct file *file, enum file_fallocate mode, uint64_t offset,
+    uint64_t length)
+{
+	struct op op = {
+		.kind = OP_FALLOCATE, .fd = os_file_of(file)->fd,
+		.flags = (unsigned)fallocate_mode(file, mode),
+		.offset = offset, .length = length,
+	};
+
+	return (int)loop_wait(&op);
+}
+
+struct truncation {
+	int fd;
+	uint64_t size;
+	int result;
+};
+
+static void
+truncate_job(void *arg)
+{
+	struct truncation *truncation = arg;
+
+	truncation->result = 0;
+	if (ftruncate(truncation->fd, (off_t)truncation->size))
+		truncation->result = -errno;
+}
+
+co_fn static int
+os_truncate(struct file *file, uint64_t size)
+{
+	struct truncation truncation = {
+		.fd = os_file_of(file)->fd, .size = size,
+	};
+
+	worker_run(truncate_job, &truncation);
+	return truncation.result;
+}
+
+/* ---- size, holes, closing ---- */
+
+static int64_t
+os_size(struct file *file)
+{
+	int fd = os_file_of(file)->fd;
+	struct stat st;
+	uint64_t size;
+
+	if (!file->is_regular)
+		return ioctl(fd, BLKGETSIZE64, &size) ? -errno : (int64_t)size;
+	return fstat(fd, &st) ? -errno : st.st_size;
+}
+
+static int64_t
+os_seek(struct file *file, uint64_t offset, bool data)
+{
+	off_t found = lseek(os_file_of(file)->fd, (off_t)offset,
+	    data ? SEEK_DATA : SEEK_HOLE);
+	int64_t size;
+
+	if (found >= 0)
+		return found;
+	if (errno == ENXIO)
+		return -ENXIO;
+	/* It cannot tell: all is data up to the end. */
+	size = os_size(file);
+	if (size < 0 || offset >= (uint64_t)size)
+		return -ENXIO;
+	return data ? (int64_t)offset : size;
+}
+
+static void
+os_close(struct file *file)
+{
+	writer_stop(os_file_of(file)->writer);
+	pthread_mutex_destroy(&os_file_of(file)->writer_lock);
+	close(os_file_of(file)->fd);
+	free(file->name);
+	free(os_file_of(file));
+}
+
+static const struct file_ops os_ops = {
+	.preadv = os_preadv,
+	.pwritev = os_pwritev,
+	.fdatasync = os_fdatasync,
+	.fallocate = os_fallocate,
+	.truncate = os_truncate,
+	.size = os_size,
+	.seek = os_seek,
+	.close = os_close,
+};
+
+/* ---- opening ---- */
+
+static bool
+is_in_memory(int fd)
+{
+	struct statfs fs;
+
+	return !fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC ||
+	    fs.f_type == RAMFS_MAGIC);
+}
+
+int
+file_open_fd(int fd, const char *name, unsigned flags, struct file **filep)
+{
+	struct os_file *os;
+	struct stat st;
+	int err;
+
+	if (fstat(fd, &st)) {
+		err = -errno;
+		goto close_fd;
+	}
+	err = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		goto close_fd;
+	err = -ENOMEM;
+	os = calloc(1, sizeof(*os));
+	if (!os)
+		goto close_fd;
+	os->file.name = strdup(name);
+	if (!os->file.name)
+		goto free_os;
+	os->file.ops = &os_ops;
+	os->file.is_regular = S_ISREG(st.st_mode);
+	/* A device is itself, whatever node it was opened by. */
+	os->file.id.dev = os->file.is_regular ? st.st_dev : st.st_rdev;
+	os->file.id.ino = os->file.is_regular ? st.st_ino : 0;
+	os->file.writable = flags & FILE_WRITE;
+	os->file.request_alignment = 1;
+	os->fd = fd;
+	os->in_memory = os->file.is_regular && is_in_memory(fd);
+	os->reads_nowait = true;
+	os->writes_nowait = true;
+	pthread_mutex_init(&os->writer_lock, NULL);
+	*filep = &os->file;
+	return 0;
+free_os:
+	free(os);
+close_fd:
+	close(fd);
+	return err;
+}
+
+/* O_NONBLOCK keeps a FIFO from hanging us; regular files ignore it. */
+int
+file_open(int directory_fd, const char *path, unsigned flags,
+    uint64_t resolve, struct file **filep)
+{
+	struct open_how how = {
+		.flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY |
+		    (flags & FILE_WRITE ? O_RDWR : O_RDONLY) |
+		    (flags & FILE_CREATE ? O_CREAT | O_EXCL : 0),
+		.mode = flags & FILE_CREATE ? 0644 : 0,
+		.resolve = resolve,
+	};
+	long fd = syscall(SYS_openat2, directory_fd, path, &how, sizeof(how));
+	int status_flags;
+
+	if (fd < 0)
+		return -errno;
+	/* io_uring would take O_NONBLOCK as leave to fail with EAGAIN. */
+	status_flags = fcntl((int)fd, F_GETFL);
+	if (status_flags < 0 ||
+	    fcntl((int)fd, F_SETFL, status_flags & ~O_NONBLOCK)) {
+		int err = -errno;
+
+		close((int)fd);
+		return err;
+	}
+	return file_open_fd((int)fd, path, flags, filep);
+}
+
+/* ---- locks, on the bytes that QEMU 7.2 uses ---- */
+
+/* Bits of a lock: byte 100 + bit is held, byte 200 + bit is not shared. */
+#define PERMISSION_READ	(1u << 0)
+#define PERMISSION_WRITE		(1u << 1)
+#define PERMISSION_RESIZE		(1u << 3)
+#define LOCK_HELD_BASE		100
+#define LOCK_UNSHARED_BASE	200
+
+static int
+lock_byte(int fd, int command, short type, off_t byte)
+{
+	struct flock lock = {
+		.l_type = type, .l_whence = SEEK_SET,
+		.l_start = byte, .l_len = 1,
+	};
+
+	if (fcntl(fd, command, &lock))
+		return errno == EACCES ? -EAGAIN : -errno;
+	if (command == F_OFD_GETLK && lock.l_type != F_UNLCK)
+		return -EAGAIN;
+	return 0;
+}
+
+static int
+lock_bytes(int fd, int command, short type, unsigned bits, off_t base)
+{
+	for (unsigned bit = 0; bit < 4; bit++) {
+		int err;
+
+		if (!(bits & (1u << bit)))
+			continue;
+		err = lock_byte(fd, command, type, base + bit);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* First announce, then look: of two that come at once, both see the other. */
+static int
+lock_once(int fd, unsigned held, unsigned unshared)
+{
+	int err;
+
+	err = lock_bytes(fd, F_OFD_SETLK, F_RDLCK, held, LOCK_HELD_BASE);
+	if (err)
+		return err;
+	err = lock_bytes(fd, F_OFD_SETLK, F_RDLCK, unshared,
+	    LOCK_UNSHARED_BASE);
+	if (err)
+		return err;
+	err = lock_bytes(fd, F_OFD_GETLK, F_WRLCK, held, LOCK_UNSHARED_BASE);
+	if (err)
+		return err;
+	return lock_bytes(fd, F_OFD_GETLK, F_WRLCK, unshared, LOCK_HELD_BASE);
+}
+
+int
+file_lock(struct file *file, enum file_lock lock, unsigned patience_ms)
+{
+	unsigned held = PERMISSION_READ;
+	unsigned unshared = PERMISSION_WRITE | PERMISSION_RESIZE;
+	struct timespec pause = {.tv_nsec = 20000000};
+	int err;
+
+	if (file->ops != &os_ops || lock == FILE_LOCK_SHARED)
+		return 0;
+	if (lock == FILE_LOCK_WRITE)
+		held |= PERMISSION_WRITE | PERMISSION_RESIZE;
+	for (unsigned waited_ms = 0;; waited_ms += 20) {
+		struct flock none = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+		err = lock_once(os_file_of(file)->fd, held, unshared);
+		if (!err)
+			return 0;
+		fcntl(os_file_of(file)->fd, F_OFD_SETLK, &none);
+		if (err != -EAGAIN || waited_ms >= patience_ms)
+			return err;
+		nanosleep(&pause, NULL);
+	}
+}

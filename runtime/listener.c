@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+#include "runtime/listener.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "runtime/co.h"
+#include "runtime/listener_internal.h"
+
+/* What a lack of descriptors or memory costs: a breath, not a CPU. */
+#define ACCEPT_PAUSE_NS (100 * 1000 * 1000)
+
+struct listener *
+listener_append(struct listener **list, int fd)
+{
+	struct listener *listener = calloc(1, sizeof(*listener));
+
+	if (!listener)
+		return NULL;
+	listener->fd = fd;
+	while (*list)
+		list = &(*list)->next;
+	*list = listener;
+	return listener;
+}
+
+union any_address {
+	struct sockaddr any;
+	struct sockaddr_un un;
+	struct sockaddr_in ipv4;
+	struct sockaddr_in6 ipv6;
+	struct sockaddr_storage room;
+};
+
+static int
+describe_unix(struct listener *listener, const struct sockaddr_un *address,
+    socklen_t length)
+{
+	size_t start = offsetof(struct sockaddr_un, sun_path);
+	int path_bytes = length > start ? (int)(length - start) : 0;
+
+	listener->is_unix = true;
+	listener->is_loopback = true;
+	if (path_bytes == 0) {
+		snprintf(listener->name, sizeof(listener->name), "unix");
+		return 0;
+	}
+	if (address->sun_path[0] == '\0') {
+		snprintf(listener->name, sizeof(listener->name),
+		    "unix @%.*s", path_bytes - 1, address->sun_path + 1);
+		return 0;
+	}
+	snprintf(listener->name, sizeof(listener->name), "unix %.*s",
+	    path_bytes, address->sun_path);
+	listener->path = strndup(address->sun_path, (size_t)path_bytes);
+	return listener->path ? 0 : -ENOMEM;
+}
+
+static int
+describe_tcp(struct listener *listener, const union any_address *address,
+    socklen_t length)
+{
+	bool is_ipv4 = address->any.sa_family == AF_INET;
+
+	if (getnameinfo(&address->any, length, listener->address,
+	    sizeof(listener->address), NULL, 0, NI_NUMERICHOST))
+		return -EINVAL;
+	if (is_ipv4) {
+		listener->port = ntohs(address->ipv4.sin_port);
+		listener->is_loopback =
+		    ntohl(address->ipv4.sin_addr.s_addr) >> 24 == 127;
+	} else {
+		listener->port = ntohs(address->ipv6.sin6_port);
+		listener->is_loopback =
+		    IN6_IS_ADDR_LOOPBACK(&address->ipv6.sin6_addr);
+	}
+	snprintf(listener->name, sizeof(listener->name),
+	    is_ipv4 ? "tcp %s:%u" : "tcp [%s]:%u", listener->address,
+	    listener->port);
+	return 0;
+}
+
+int
+listener_describe(struct listener *listener)
+{
+	union any_address address = {0};
+	socklen_t length = sizeof(address);
+
+	if (getsockname(listener->fd, &address.any, &length))
+		return -errno;
+	switch (address.any.sa_family) {
+	case AF_UNIX:
+		return describe_unix(listener, &address.un, length);
+	case AF_INET:
+	case AF_INET6:
+		return describe_tcp(listener, &address, length);
+	default:
+		return -EAFNOSUPPORT;
+	}
+}
+
+/* Another server may have replaced the file since. */
+static void
+remove_socket_file(const struct listener *listener)
+{
+	struct stat st;
+
+	if (listener->owns_path && !lstat(listener->path, &st) &&
+	    st.st_dev == listener->path_dev &&
+	    st.st_ino == listener->path_inode)
+		unlink(listener->path);
+}
+
+void
+listener_close_all(struct listener **list)
+{
+	struct listener *listener;
+
+	while ((listener = *list)) {
+		*list = listener->next;
+		remove_socket_file(listener);
+		close(listener->fd);
+		free(listener->path);
+		free(listener);
+	}
+}
+
+static co_fn int
+wait_for(struct listener *listener, enum op_kind kind)
+{
+	int result;
+
+	if (listener->stopped)
+		return -ECANCELED;
+	listener->accept = (struct op){ .kind = kind, .fd = listener->fd };
+	listener->waiting = true;
+	result = (int)loop_wait(&listener->accept);
+	listener->waiting = false;
+	return result;
+}
+
+/* Errors of the connection that was to be accepted; the next may do better. */
+static bool
+is_client_error(int err)
+{
+	switch (-err) {
+	case ECONNABORTED:
+	case EHOSTDOWN:
+	case EHOSTUNREACH:
+	case EINTR:
+	case ENETDOWN:
+	case ENETUNREACH:
+	case ENONET:
+	case ENOPROTOOPT:
+	case EPERM:
+	case EPROTO:
+	case ETIMEDOUT:
+		return true;
+	default:
+		return false;
+	}
+}
+
+co_fn int
+listener_accept(struct listener *listener)
+{
+	int result = wait_for(listener, OP_ACCEPT);
+
+	switch (-result) {
+	case EAGAIN:	/* somebody who shares the socket was faster */
+		result = wait_for(listener, OP_POLL_IN);
+		if (result >= 0)
+			result = -EAGAIN;
+		break;
+	case EMFILE:
+	case ENFILE:
+	case ENOBUFS:
+	case ENOMEM:
+		loop_sleep(ACCEPT_PAUSE_NS);
+		result = -EAGAIN;
+		break;
+	}
+	if (listener->stopped) {
+		if (result >= 0)
+			close(result);
+		return -ECANCELED;
+	}
+	return is_client_error(result) ? -EAGAIN : result;
+}
+
+void
+listener_stop(struct listener *listener)
+{
+	listener->stopped = true;
+	if (listener->waiting)
+		loop_cancel(&listener->accept);
+}

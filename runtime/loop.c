@@ -1,0 +1,630 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The loop's core: ready tasks, turns, timers, the inbox.
+ *
+ * Cost per turn: one engine wait (with io_uring one system call, whatever the
+ * number of operations), one look at an atomic for the inbox, one clock read
+ * if a timer is set.  Cost of a post to another loop: its inbox lock, and one
+ * eventfd write if it sleeps.
+ */
+#include "runtime/loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+#include "runtime/buf.h"
+#include "runtime/log.h"
+#include "runtime/loop_internal.h"
+#include "runtime/writer.h"
+
+/*
+ * Tasks of one turn.  Few enough that a client gets the first replies of a
+ * burst while the rest is worked on, and sends its next requests meanwhile;
+ * enough to share the turn's system calls.
+ */
+#define TURN_TASKS_MAX 16
+
+/* An idle loop gives its warm buffers back after this. */
+#define IDLE_NS 1000000000ull
+
+static __thread struct loop *self;
+
+/* Loops made so far in this process. */
+static atomic_uint loops_made;
+
+/* What loop_engine_select() decided for the process. */
+static const struct loop_engine_ops *selected = &loop_uring_ops;
+
+struct loop *
+loop_self(void)
+{
+	return self;
+}
+
+unsigned
+loop_index(const struct loop *loop)
+{
+	return loop->index;
+}
+
+void
+loop_set_self(struct loop *loop)
+{
+	self = loop;
+}
+
+/* ---- making and freeing ---- */
+
+int
+loop_create_with(const struct loop_engine_ops *ops, unsigned loops_max,
+    struct loop **loopp)
+{
+	struct loop *loop = aligned_alloc(64, sizeof(*loop));
+	int err;
+
+	assert(loops_max > 0);
+	if (!loop)
+		return -ENOMEM;
+	*loop = (struct loop){
+		.ops = ops, .index = atomic_fetch_add(&loops_made, 1),
+	};
+	loop->co_alive_max = CO_ALIVE_MAX / loops_max;
+	if (loop->co_alive_max == 0)
+		loop->co_alive_max = 1;
+	err = -pthread_mutex_init(&loop->inbox_lock, NULL);
+	if (err)
+		goto free_loop;
+	err = ops->init(loop);
+	if (err)
+		goto destroy_lock;
+	*loopp = loop;
+	return 0;
+destroy_lock:
+	pthread_mutex_destroy(&loop->inbox_lock);
+free_loop:
+	free(loop);
+	return err;
+}
+
+int
+loop_create(unsigned loops_max, struct loop **loopp)
+{
+	int err = loop_create_with(selected, loops_max, loopp);
+
+	if (!err)
+		self = *loopp;
+	return err;
+}
+
+void
+loop_free(struct loop *loop)
+{
+	if (!loop)
+		return;
+	/* Not before the last who posted or stopped has let go of it. */
+	pthread_mutex_lock(&loop->inbox_lock);
+	assert(!loop->inbox.first);
+	pthread_mutex_unlock(&loop->inbox_lock);
+	assert(!loop->ready.first && loop->co_alive == 0);
+	if (self == loop) {
+		co_pool_drain();
+		buf_pool_drain();
+		self = NULL;
+	}
+	loop->ops->destroy(loop);
+	pthread_mutex_destroy(&loop->inbox_lock);
+	free(loop->timers);
+	free(loop);
+}
+
+int
+loop_engine_select(enum loop_engine wanted)
+{
+	struct loop *trial;
+	int err;
+
+	selected = &loop_threads_ops;
+	if (wanted == LOOP_THREADS)
+		return LOOP_THREADS;
+	err = loop_create_with(&loop_uring_ops, 1, &trial);
+	if (err && wanted == LOOP_URING)
+		return err;
+	if (err) {
+		log_warning("%s\n  running on the thread engine instead "
+		    "(slower)", err == -EPERM || err == -EACCES ?
+		    "io_uring is not permitted here (kernel.io_uring_disabled "
+		    "or a container's seccomp profile)" :
+		    "io_uring does not work on this system");
+		return LOOP_THREADS;
+	}
+	loop_free(trial);
+	selected = &loop_uring_ops;
+	return LOOP_URING;
+}
+
+const char *
+loop_engine_name(void)
+{
+	return selected->name;
+}
+
+/* ---- tasks ---- */
+
+/*
+ * Called with the inbox locked: a loop that has seen what it was woken for may
+ * be freed, and loop_free() waits for the lock.
+ */
+static void
+wake_if_asleep(struct loop *loop)
+{
+	if (!atomic_exchange(&loop->asleep, false))
+		return;
+	loop->wakes++;
+	loop->ops->wake(loop);
+}
+
+void
+loop_post_list(struct loop *loop, struct task_list *tasks)
+{
+	void (*posted)(struct loop *loop);
+
+	if (loop == self) {
+		task_list_join(&loop->ready, tasks);
+		return;
+	}
+	posted = loop->ops->posted;
+	pthread_mutex_lock(&loop->inbox_lock);
+	task_list_join(&loop->inbox, tasks);
+	atomic_store(&loop->inbox_full, true);
+	if (!posted)
+		wake_if_asleep(loop);
+	pthread_mutex_unlock(&loop->inbox_lock);
+	if (posted)
+		posted(loop);
+}
+
+void
+loop_post(struct loop *loop, struct task *task)
+{
+	struct task_list tasks = {0};
+
+	task_list_append(&tasks, task);
+	loop_post_list(loop, &tasks);
+}
+
+void
+loop_take_inbox(struct loop *loop)
+{
+	if (!atomic_load_explicit(&loop->inbox_full, memory_order_relaxed))
+		return;
+	pthread_mutex_lock(&loop->inbox_lock);
+	task_list_join(&loop->ready, &loop->inbox);
+	atomic_store(&loop->inbox_full, false);
+	pthread_mutex_unlock(&loop->inbox_lock);
+}
+
+void
+loop_at_turn_end(struct loop *loop, struct task *task)
+{
+	assert(loop == self);
+	task_list_append(&loop->turn_end, task);
+}
+
+unsigned
+loop_run_ready(struct loop *loop, unsigned tasks_max)
+{
+	unsigned count = 0;
+	struct task *task;
+
+	while (count < tasks_max && (task = task_list_take(&loop->ready))) {
+		task->run(task);
+		count++;
+	}
+	return count;
+}
+
+bool
+loop_run_turn_end(struct loop *loop)
+{
+	struct task_list tasks = loop->turn_end;
+	struct task *task;
+
+	loop->turn_end.first = NULL;
+	if (!tasks.first)
+		return false;
+	while ((task = task_list_take(&tasks)))
+		task->run(task);
+	return true;
+}
+
+/* ---- turns ---- */
+
+/*
+ * How long this turn may block.  Announces the sleep, then looks at the inbox
+ * once more: a post either sees the announcement or is seen here.
+ */
+static int64_t
+prepare_sleep(struct loop *loop)
+{
+	int64_t timeout_ns;
+
+	if (loop->ready.first || atomic_load(&loop->stopping))
+		return 0;
+	timeout_ns = loop_timeout_ns(loop);
+	if (timeout_ns == 0)
+		return 0;
+	atomic_store(&loop->asleep, true);
+	if (!atomic_load(&loop->inbox_full) && !atomic_load(&loop->stopping))
+		return timeout_ns;
+	atomic_store(&loop->asleep, false);
+	return 0;
+}
+
+/* Warm buffers are worth keeping only while there is work for them. */
+static int64_t
+idle_timeout(int64_t timeout_ns)
+{
+	if (buf_pool_bytes() == 0)
+		return timeout_ns;
+	if (timeout_ns < 0 || timeout_ns > (int64_t)IDLE_NS)
+		return IDLE_NS;
+	return timeout_ns;
+}
+
+void
+loop_run(struct loop *loop)
+{
+	assert(loop == self);
+	while (!atomic_load(&loop->stopping)) {
+		uint64_t turn_ops = loop->stats.submitted;
+		int64_t timeout_ns;
+
+		loop_run_timers(loop);
+		loop_run_ready(loop, TURN_TASKS_MAX);
+		while (loop_run_turn_end(loop))
+			continue;
+		timeout_ns = prepare_sleep(loop);
+		if (timeout_ns != 0)
+			timeout_ns = idle_timeout(timeout_ns);
+		loop->ops->wait(loop, timeout_ns);
+		atomic_store_explicit(&loop->asleep, false,
+		    memory_order_relaxed);
+		loop_take_inbox(loop);
+		loop->stats.turns++;
+		if (timeout_ns == (int64_t)IDLE_NS && !loop->ready.first &&
+		    turn_ops == loop->stats.submitted)
+			buf_pool_drain();
+	}
+	atomic_store(&loop->stopping, false);
+}
+
+void
+loop_stop(struct loop *loop)
+{
+	pthread_mutex_lock(&loop->inbox_lock);
+	atomic_store(&loop->stopping, true);
+	if (loop != self)
+		wake_if_asleep(loop);
+	pthread_mutex_unlock(&loop->inbox_lock);
+}
+
+/* ---- operations ---- */
+
+void
+loop_submit(struct op *op)
+{
+	struct loop *loop = self;
+
+	op->loop = loop;
+	loop->stats.submitted++;
+	loop->ops->submit(loop, op);
+}
+
+void
+loop_cancel(struct op *op)
+{
+	assert(op->loop == self);
+	op->loop->ops->cancel(op->loop, op);
+}
+
+static void
+wake_waiter(struct task *task)
+{
+	struct op *op = container_of(task, struct op, task);
+
+	co_resume(op->co);
+}
+
+int64_t
+loop_wait(struct op *op)
+{
+	op->task.run = wake_waiter;
+	op->co = co_self();
+	loop_submit(op);
+	co_suspend();
+	return op->result;
+}
+
+int64_t
+loop_wait_writer(struct writer *writer, struct op *op)
+{
+	op->task.run = wake_waiter;
+	op->co = co_self();
+	self->elsewhere++;
+	writer_submit(writer, op);
+	co_suspend();
+	self->elsewhere--;
+	return op->result;
+}
+
+struct call {
+	struct task task;
+	void (*fn)(void *arg);
+	void *arg;
+	struct co *co;
+};
+
+static void
+run_call(struct task *task)
+{
+	struct call *call = container_of(task, struct call, task);
+
+	call->fn(call->arg);
+	co_wake(call->co);
+}
+
+void
+loop_call(struct loop *loop, void (*fn)(void *arg), void *arg)
+{
+	struct call call = {
+		.task.run = run_call, .fn = fn, .arg = arg, .co = co_self(),
+	};
+
+	loop_post(loop, &call.task);
+	co_suspend();
+}
+
+void
+loop_recv_put(struct op *op)
+{
+	assert(op->loop == self);
+	if (!op->pooled)
+		return;
+	op->loop->ops->recv_put(op->loop, op);
+	op->pooled = NULL;
+}
+
+void
+loop_shutdown_fd(struct loop *loop, int fd)
+{
+	if (loop->ops->shutdown_fd)
+		loop->ops->shutdown_fd(loop, fd);
+	else
+		(void)shutdown(fd, SHUT_RDWR);
+}
+
+void
+loop_close_fd(struct loop *loop, int fd)
+{
+	if (loop->ops->close_fd)
+		loop->ops->close_fd(loop, fd);
+	else
+		(void)close(fd);
+}
+
+/* ---- timers: a binary heap of pointers ---- */
+
+static void
+heap_set(struct loop *loop, unsigned index, struct timer *timer)
+{
+	loop->timers[index] = timer;
+	timer->heap_index = index + 1;
+}
+
+static void
+heap_up(struct loop *loop, unsigned index)
+{
+	struct timer *timer = loop->timers[index];
+
+	while (index > 0) {
+		unsigned parent = (index - 1) / 2;
+
+		if (loop->timers[parent]->deadline_ns <= timer->deadline_ns)
+			break;
+		heap_set(loop, index, loop->timers[parent]);
+		index = parent;
+	}
+	heap_set(loop, index, timer);
+}
+
+static void
+heap_down(struct loop *loop, unsigned index)
+{
+	struct timer *timer = loop->timers[index];
+
+	for (;;) {
+		unsigned child = 2 * index + 1;
+
+		if (child >= loop->timers_count)
+			break;
+		if (child + 1 < loop->timers_count &&
+		    loop->timers[child + 1]->deadline_ns <
+		    loop->timers[child]->deadline_ns)
+			child++;
+		if (timer->deadline_ns <= loop->timers[child]->deadline_ns)
+			break;
+		heap_set(loop, index, loop->timers[child]);
+		index = child;
+	}
+	heap_set(loop, index, timer);
+}
+
+/*
+ * A timer cannot fail to start, its callers have no other way out; running
+ * out of memory for some bytes of heap ends the process.
+ */
+static void
+heap_make_room(struct loop *loop)
+{
+	struct timer **timers;
+	unsigned room;
+
+	if (loop->timers_count < loop->timers_room)
+		return;
+	room = loop->timers_room ? 2 * loop->timers_room : 64;
+	timers = realloc(loop->timers, room * sizeof(*timers));
+	if (!timers) {
+		log_error("out of memory for timers");
+		log_flush(1000);
+		abort();
+	}
+	loop->timers = timers;
+	loop->timers_room = room;
+}
+
+void
+timer_start(struct loop *loop, struct timer *timer, uint64_t deadline_ns)
+{
+	assert(loop == self);
+	timer_stop(loop, timer);
+	heap_make_room(loop);
+	timer->deadline_ns = deadline_ns;
+	loop->timers[loop->timers_count++] = timer;
+	heap_up(loop, loop->timers_count - 1);
+}
+
+void
+timer_stop(struct loop *loop, struct timer *timer)
+{
+	unsigned index = timer->heap_index - 1;
+	struct timer *last;
+
+	assert(loop == self);
+	if (timer->heap_index == 0)
+		return;
+	timer->heap_index = 0;
+	last = loop->timers[--loop->timers_count];
+	if (last == timer)
+		return;
+	heap_set(loop, index, last);
+	heap_up(loop, index);
+	heap_down(loop, last->heap_index - 1);
+}
+
+int64_t
+loop_timeout_ns(struct loop *loop)
+{
+	uint64_t now_ns;
+
+	if (loop->timers_count == 0)
+		return -1;
+	now_ns = loop_now_ns(loop);
+	if (loop->timers[0]->deadline_ns <= now_ns)
+		return 0;
+	return loop->timers[0]->deadline_ns - now_ns;
+}
+
+void
+loop_run_timers(struct loop *loop)
+{
+	uint64_t now_ns;
+
+	if (loop->timers_count == 0)
+		return;
+	now_ns = loop_now_ns(loop);
+	while (loop->timers_count > 0 &&
+	    loop->timers[0]->deadline_ns <= now_ns) {
+		struct timer *timer = loop->timers[0];
+
+		timer_stop(loop, timer);
+		task_list_append(&loop->ready, &timer->task);
+	}
+}
+
+struct sleeper {
+	struct timer timer;
+	struct co *co;
+};
+
+static void
+wake_sleeper(struct task *task)
+{
+	struct timer *timer = container_of(task, struct timer, task);
+
+	co_resume(container_of(timer, struct sleeper, timer)->co);
+}
+
+void
+loop_sleep(uint64_t delay_ns)
+{
+	struct sleeper sleeper = {.co = co_self()};
+
+	sleeper.timer.task.run = wake_sleeper;
+	timer_start(self, &sleeper.timer, loop_now_ns(self) + delay_ns);
+	co_suspend();
+}
+
+static void
+retry_starts(struct task *task)
+{
+	struct timer *timer = container_of(task, struct timer, task);
+	struct loop *loop = container_of(timer, struct loop, co_retry);
+
+	task_list_join(&loop->ready, &loop->co_waiting);
+}
+
+void
+loop_retry_starts(struct loop *loop)
+{
+	if (loop->co_alive > 0 || loop->co_retry.heap_index != 0)
+		return;
+	loop->co_retry.task.run = retry_starts;
+	timer_start(loop, &loop->co_retry, loop_now_ns(loop) + 100000000);
+}
+
+/* ---- clock, random, numbers ---- */
+
+uint64_t
+loop_now_ns(struct loop *loop)
+{
+	return loop->ops->now_ns(loop);
+}
+
+uint64_t
+loop_random(struct loop *loop)
+{
+	return loop->ops->random(loop);
+}
+
+uint64_t
+loop_clock_ns(struct loop *loop)
+{
+	struct timespec now;
+
+	(void)loop;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
+
+uint64_t
+loop_system_random(struct loop *loop)
+{
+	uint64_t bits;
+	ssize_t got = getrandom(&bits, sizeof(bits), 0);
+
+	(void)loop;
+	assert(got == sizeof(bits));
+	return bits;
+}
+
+void
+loop_stats(struct loop *loop, struct loop_stats *stats)
+{
+	*stats = loop->stats;
+	pthread_mutex_lock(&loop->inbox_lock);
+	stats->wakes = loop->wakes;
+	pthread_mutex_unlock(&loop->inbox_lock);
+}

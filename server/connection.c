@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a connection, and its output.
+ *
+ * Replies that became ready in one turn of the loop leave in one gathered
+ * send: finished requests queue up, and one flush task, run at the turn's end,
+ * takes as many as fit.  One send is under way at a time; what becomes ready
+ * meanwhile goes with the next.  Cost: one send operation for all replies of a
+ * turn, no copy, no allocation; a timer is not touched (a look at all
+ * connections every 5 s finds sends that are stuck).
+ */
+#include "server/connection.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include "runtime/log.h"
+#include "server/export.h"
+#include "server/request.h"
+#include "server/server.h"
+
+#define WATCH_LOOKS_MAX (CONNECTION_SEND_TIMEOUT_MS / CONNECTION_WATCH_MS)
+
+static void
+list_append(struct request_list *list, struct request *request)
+{
+	request->next = NULL;
+	if (list->first)
+		list->last->next = request;
+	else
+		list->first = request;
+	list->last = request;
+}
+
+static struct request *
+list_take(struct request_list *list)
+{
+	struct request *request = list->first;
+
+	if (request)
+		list->first = request->next;
+	return request;
+}
+
+void
+connection_note(struct connection *connection, const char *why)
+{
+	if (!connection->why_ended)
+		connection->why_ended = why;
+}
+
+/* ---- the end ---- */
+
+static void
+log_end(const struct connection *connection)
+{
+	uint64_t lasted_ms = (loop_now_ns(connection->server_loop->loop) -
+	    connection->started_ns) / 1000000;
+	char name[256];
+
+	if (!connection->export) {
+		log_info("client left before choosing an export peer=\"%s\" "
+		    "seconds=%" PRIu64 ".%03u why=\"%s\"",
+		    connection->peer.name, lasted_ms / 1000,
+		    (unsigned)(lasted_ms % 1000), connection->why_ended);
+		return;
+	}
+	log_quote(name, sizeof(name), connection->export->name,
+	    (int)strlen(connection->export->name));
+	log_info("client left peer=\"%s\" export=\"%s\" requests=%" PRIu64
+	    " read=%" PRIu64 " written=%" PRIu64 " seconds=%" PRIu64
+	    ".%03u why=\"%s\"", connection->peer.name, name,
+	    connection->requests_count, connection->bytes_read,
+	    connection->bytes_written, lasted_ms / 1000,
+	    (unsigned)(lasted_ms % 1000), connection->why_ended);
+}
+
+static void
+unlink_connection(struct connection *connection)
+{
+	struct server_loop *server_loop = connection->server_loop;
+
+	if (connection->previous)
+		connection->previous->next = connection->next;
+	else
+		server_loop->connections = connection->next;
+	if (connection->next)
+		connection->next->previous = connection->previous;
+}
+
+/*
+ * The socket closes last: a client that waits for the end of the stream knows
+ * then that what it wrote is stable.
+ */
+static co_fn void
+end_run(void *arg)
+{
+	struct connection *connection = arg;
+	struct server_loop *server_loop = connection->server_loop;
+
+	if (connection->export)
+		export_leave(connection->export);
+	sock_close(&connection->sock);
+	log_end(connection);
+	unlink_connection(connection);
+	free(connection);
+	server_loop_left(server_loop);
+}
+
+void
+connection_settle(struct connection *connection)
+{
+	if (!connection->input_over || connection->requests_in_flight > 0 ||
+	    connection->flush_queued || connection->ending)
+		return;
+	connection->ending = true;
+	co_start(&connection->start, end_run, connection);
+}
+
+void
+connection_break(struct connection *connection, const char *why)
+{
+	connection_note(connection, why);
+	connection->broken = true;
+	sock_shutdown(&connection->sock);
+}
+
+/* ---- output ---- */
+
+static void
+wake_receiver(struct connection *connection)
+{
+	struct co *receiver = connection->room_waiter;
+
+	if (!receiver)
+		return;
+	connection->room_waiter = NULL;
+	co_wake(receiver);
+}
+
+void
+connection_memory_put(struct connection *connection, uint64_t bytes)
+{
+	connection->memory_in_flight -= bytes;
+	wake_receiver(connection);
+}
+
+/* Nothing is under way that the server itself could bring to an end. */
+static bool
+is_idle(const struct connection *connection)
+{
+	return connection->requests_in_flight ==
+	    (connection->payload_awaited ? 1 : 0);
+}
+
+/* The replies in list have left, or never will. */
+static void
+finish_all(struct connection *connection, struct request_list *list)
+{
+	struct request *request;
+
+	while ((request = list_take(list))) {
+		connection->memory_in_flight -= request->memory;
+		connection->requests_in_flight--;
+		request_put(connection->server_loop, request);
+	}
+	wake_receiver(connection);
+	if (connection->server_loop->closing && is_idle(connection)) {
+		connection_note(connection, "server is shutting down");
+		sock_shutdown(&connection->sock);
+	}
+}
+
+static void
+queue_flush(struct connection *connection)
+{
+	if (connection->flush_queued)
+		return;
+	connection->flush_queued = true;
+	loop_at_turn_end(connection->server_loop->loop, &connection->flush);
+}
+
+/* Moves as many replies as one send may hold into it; at least one. */
+static unsigned
+gather(struct connection *connection)
+{
+	unsigned count = 0;
+	size_t bytes = 0;
+	struct request *request;
+
+	while ((request = connection->replies.first)) {
+		if (count + request->iov_count > CONNECTION_SEND_IOV_MAX ||
+		    bytes > CONNECTION_SEND_BYTES_MAX)
+			break;
+		for (unsigned i = 0; i < request->iov_count; i++) {
+			connection->send_iov[count++] = request->iov[i];
+			bytes += request->iov[i].iov_len;
+		}
+		list_append(&connection->sending,
+		    list_take(&connection->replies));
+	}
+	assert(count > 0);
+	return count;
+}
+
+static void
+sent(struct task *task)
+{
+	struct op *op = container_of(task, struct op, task);
+	struct connection *connection = container_of(op, struct connection,
+	    send);
+
+	if (op->result < 0)
+		connection_break(connection, "client does not take replies");
+	finish_all(connection, &connection->sending);
+	if (connection->replies.first)
+		queue_flush(connection);
+	connection_settle(connection);
+}
+
+static void
+flush(struct task *task)
+{
+	struct connection *connection = container_of(task, struct connection,
+	    flush);
+
+	connection->flush_queued = false;
+	if (connection->sending.first)
+		return;		/* its end comes back here */
+	if (connection->broken) {
+		finish_all(connection, &connection->replies);
+		connection_settle(connection);
+		return;
+	}
+	connection->send = (struct op){
+		.task.run = sent,
+		.kind = OP_SEND,
+		.fd = connection->sock.fd,
+		.iov = connection->send_iov,
+		.iov_count = gather(connection),
+	};
+	connection->sends++;
+	loop_submit(&connection->send);
+}
+
+void
+connection_reply(struct request *request)
+{
+	struct connection *connection = request->connection;
+
+	list_append(&connection->replies, request);
+	queue_flush(connection);
+}
+
+/* ---- the beginning ---- */
+
+static co_fn void
+begin_run(void *arg)
+{
+	struct connection *connection = arg;
+	int err = handshake_run(connection);
+
+	if (!err) {
+		sock_set_deadline(&connection->sock, SOCK_RECV | SOCK_SEND, 0);
+		receive_arm(connection);
+		return;
+	}
+	connection->input_over = true;
+	connection_settle(connection);
+}
+
+static void
+link_connection(struct connection *connection)
+{
+	struct server_loop *server_loop = connection->server_loop;
+
+	connection->next = server_loop->connections;
+	if (connection->next)
+		connection->next->previous = connection;
+	server_loop->connections = connection;
+}
+
+/* First thing on its own loop. */
+static void
+arrive(struct task *task)
+{
+	struct connection *connection = container_of(task, struct connection,
+	    arrival);
+	struct server_loop *server_loop = connection->server_loop;
+
+	sock_open(&connection->sock, connection->arrival_fd);
+	sock_describe(&connection->sock, &connection->peer);
+	connection->started_ns = loop_now_ns(server_loop->loop);
+	sock_set_deadline(&connection->sock, SOCK_RECV | SOCK_SEND,
+	    connection->started_ns + CONNECTION_HANDSHAKE_MS *
+	    UINT64_C(1000000));
+	link_connection(connection);
+	if (!server_loop->watch.heap_index)
+		timer_start(server_loop->loop, &server_loop->watch,
+		    connection->started_ns +
+		    CONNECTION_WATCH_MS * UINT64_C(1000000));
+	log_debug("client came peer=\"%s\"", connection->peer.name);
+	co_start(&connection->start, begin_run, connection);
+}
+
+int
+connection_start(struct server_loop *server_loop, int fd)
+{
+	struct connection *connection = calloc(1, sizeof(*connection));
+
+	if (!connection)
+		return -ENOMEM;
+	connection->server_loop = server_loop;
+	connection->arrival_fd = fd;
+	connection->arrival.run = arrive;
+	connection->flush.run = flush;
+	loop_post(server_loop->loop, &connection->arrival);
+	return 0;
+}
+
+/* ---- all connections of a loop ---- */
+
+static bool
+in_transmission(const struct connection *connection)
+{
+	return connection->export != NULL;
+}
+
+void
+connection_stop_all(struct server_loop *server_loop)
+{
+	uint64_t deadline_ns = loop_now_ns(server_loop->loop) +
+	    SERVER_GRACE_MS * UINT64_C(1000000);
+
+	for (struct connection *connection = server_loop->connections;
+	    connection; connection = connection->next) {
+		if (in_transmission(connection))
+			continue;
+		connection_note(connection, "server is shutting down");
+		sock_set_deadline(&connection->sock, SOCK_RECV | SOCK_SEND,
+		    deadline_ns);
+	}
+}
+
+void
+connection_close_idle(struct server_loop *server_loop)
+{
+	for (struct connection *connection = server_loop->connections;
+	    connection; connection = connection->next) {
+		if (!is_idle(connection))
+			continue;
+		connection_note(connection, "server is shutting down");
+		sock_shutdown(&connection->sock);
+	}
+}
+
+void
+connection_shutdown_all(struct server_loop *server_loop)
+{
+	for (struct connection *connection = server_loop->connections;
+	    connection; connection = connection->next)
+		connection_break(connection,
+		    "server is shutting down and would not wait any longer");
+}
+
+/* Whether the send under way is the one seen WATCH_LOOKS_MAX looks ago. */
+static bool
+send_is_stuck(struct connection *connection)
+{
+	if (!connection->sending.first ||
+	    connection->sends != connection->watched_sends) {
+		connection->watched_sends = connection->sends;
+		connection->watched_looks = 0;
+		return false;
+	}
+	return ++connection->watched_looks >= WATCH_LOOKS_MAX;
+}
+
+void
+connection_watch_all(struct server_loop *server_loop)
+{
+	for (struct connection *connection = server_loop->connections;
+	    connection; connection = connection->next)
+		if (send_is_stuck(connection))
+			connection_break(connection,
+			    "client took no replies for 60 s");
+}

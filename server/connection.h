@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A connection: one client, from the greeting to the last reply.
+ *
+ * It has at most one coroutine of its own at a time: the handshake, then (only
+ * while there are bytes to look at) the receiver, at last the one that ends
+ * it.  An idle connection has none, and no buffer: one pooled receive is
+ * armed.  Each request is a coroutine besides.  Everything lives on one loop.
+ *
+ * The connection is gone when its input is over, no request is in flight and
+ * no coroutine of its own runs.  connection_settle() watches for that, and may
+ * free it: nothing of the connection is touched after it.
+ */
+#ifndef SERVER_CONNECTION_H
+#define SERVER_CONNECTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "proto/request.h"
+#include "runtime/co.h"
+#include "runtime/loop.h"
+#include "runtime/sock.h"
+
+struct export;
+struct request;
+struct server_loop;
+
+/* Past these the receiver waits until a reply has left. */
+#define CONNECTION_REQUESTS_MAX 64
+#define CONNECTION_MEMORY_MAX (64u << 20)
+
+/* What one gathered send holds at most; a single reply may be longer. */
+#define CONNECTION_SEND_IOV_MAX 128
+#define CONNECTION_SEND_BYTES_MAX (4u << 20)
+
+/* From the first byte to GO or EXPORT_NAME. */
+#define CONNECTION_HANDSHAKE_MS 10000
+
+/* A send that does not end in this time ends the connection. */
+#define CONNECTION_SEND_TIMEOUT_MS 60000
+#define CONNECTION_WATCH_MS 5000
+
+/* Of base:allocation, the one context there is. */
+#define CONNECTION_CONTEXT_ID 1
+
+struct request_list {
+	struct request *first;
+	struct request *last;
+};
+
+struct connection {
+	struct connection *next;	/* of its loop's list */
+	struct connection *previous;
+	struct server_loop *server_loop;
+	struct sock sock;
+	struct export *export;		/* NULL during the handshake */
+	struct nbd_terms terms;		/* since the handshake */
+	struct co_start start;		/* of its own coroutine */
+	struct task arrival;		/* on the way to its loop */
+	int arrival_fd;
+
+	/* Input. */
+	struct op receive;		/* the pooled receive */
+	struct co *room_waiter;		/* the receiver, short of room */
+	uint8_t partial[NBD_REQUEST_BYTES];	/* a header cut in two */
+	uint8_t partial_bytes;
+	bool payload_awaited;		/* by one of the requests in flight */
+	bool input_over;
+	bool broken;			/* nothing can be sent any more */
+	bool ending;
+
+	/* Output. */
+	bool flush_queued;
+	struct task flush;
+	struct op send;
+	struct request_list replies;	/* ready to be sent */
+	struct request_list sending;	/* in the send under way */
+	uint64_t sends;			/* how many were started */
+	uint64_t watched_sends;		/* the same at the last look */
+	unsigned watched_looks;		/* looks since it last changed */
+
+	unsigned requests_in_flight;	/* parsed, reply not sent yet */
+	uint64_t memory_in_flight;	/* bytes of their buffers */
+
+	/* For the log. */
+	struct sock_peer peer;
+	uint64_t started_ns;
+	uint64_t requests_count;
+	uint64_t bytes_read;
+	uint64_t bytes_written;
+	const char *why_ended;		/* the first reason stands */
+
+	struct iovec send_iov[CONNECTION_SEND_IOV_MAX];
+};
+
+/*
+ * Hands a new client's descriptor to a loop, whose count it is in already.
+ * Callable from any thread.  -ENOMEM: the caller still owns fd.
+ */
+int connection_start(struct server_loop *server_loop, int fd);
+
+/* For every connection of the calling loop: */
+void connection_stop_all(struct server_loop *server_loop);	/* begin */
+void connection_close_idle(struct server_loop *server_loop);	/* grace over */
+void connection_shutdown_all(struct server_loop *server_loop);	/* time over */
+void connection_watch_all(struct server_loop *server_loop);	/* every 5 s */
+
+/* ---- among connection.c, handshake.c, receive.c, request.c ---- */
+
+/*
+ * Settles everything until transmission: fills connection->export (entered),
+ * ->terms.  -errno: the connection is to be closed, why_ended is set.
+ */
+co_fn int handshake_run(struct connection *connection);
+
+/* Waits for requests without a coroutine. */
+void receive_arm(struct connection *connection);
+
+/* Remembers why it ends, unless there is a reason already. */
+void connection_note(struct connection *connection, const char *why);
+
+/* Nothing can be sent any more: input ends, replies are dropped. */
+void connection_break(struct connection *connection, const char *why);
+
+/* Takes the finished request over and sends its reply at the turn's end. */
+void connection_reply(struct request *request);
+
+/* Gives back memory that a request no longer needs. */
+void connection_memory_put(struct connection *connection, uint64_t bytes);
+
+/* See above. */
+void connection_settle(struct connection *connection);
+
+#endif

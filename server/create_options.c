@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+#include "server/create_options.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "server/size.h"
+
+const struct create_options create_options_default = {
+	.version = 3,
+	.cluster_bytes = CREATE_CLUSTER_BYTES_DEFAULT,
+	.refcount_bits = CREATE_REFCOUNT_BITS_DEFAULT,
+	.compression = COMPRESSION_DEFLATE,
+	.preallocation = CREATE_OFF,
+};
+
+/* A value that is one of some words, and what each stands for. */
+struct choice {
+	const char *word;
+	int value;
+};
+
+static const struct choice compat_choices[] = {
+	{ "0.10", 2 }, { "v2", 2 }, { "1.1", 3 }, { "v3", 3 }, { NULL, 0 },
+};
+static const struct choice switch_choices[] = {
+	{ "on", 1 }, { "off", 0 }, { NULL, 0 },
+};
+static const struct choice preallocation_choices[] = {
+	{ "off", CREATE_OFF }, { "metadata", CREATE_METADATA },
+	{ "falloc", CREATE_FALLOC }, { "full", CREATE_FULL }, { NULL, 0 },
+};
+static const struct choice compression_choices[] = {
+	{ "zlib", COMPRESSION_DEFLATE }, { "zstd", COMPRESSION_ZSTD },
+	{ NULL, 0 },
+};
+
+static int
+set_choice(const struct command *command, const char *name,
+    const char *value, const struct choice *choices, int *numberp)
+{
+	char words[64] = "";
+
+	for (unsigned i = 0; choices[i].word; i++) {
+		if (!strcmp(choices[i].word, value)) {
+			*numberp = choices[i].value;
+			return 0;
+		}
+		if (i > 0)
+			strcat(words, ", ");
+		strcat(words, choices[i].word);
+	}
+	return options_complain(command, "-o %s=%s: this is one of %s", name,
+	    value, words);
+}
+
+static int
+set_compat(const struct command *command, const char *value,
+    struct create_options *options)
+{
+	int version;
+	int code = set_choice(command, "compat", value, compat_choices,
+	    &version);
+
+	if (!code)
+		options->version = (unsigned)version;
+	return code;
+}
+
+static int
+set_cluster_size(const struct command *command, const char *value,
+    struct create_options *options)
+{
+	int64_t bytes;
+
+	if (size_parse(value, &bytes))
+		return options_complain(command,
+		    "-o cluster_size=%s: this is a size", value);
+	options->cluster_bytes = (uint64_t)bytes;
+	return 0;
+}
+
+static int
+set_refcount_bits(const struct command *command, const char *value,
+    struct create_options *options)
+{
+	char *end;
+	unsigned long bits = strtoul(value, &end, 10);
+
+	if (!*value || *end || strspn(value, "0123456789") > 4)
+		return options_complain(command,
+		    "-o refcount_bits=%s: this is a number from 1 to 64",
+		    value);
+	options->refcount_bits = bits;
+	return 0;
+}
+
+static int
+set_lazy_refcounts(const struct command *command, const char *value,
+    struct create_options *options)
+{
+	int on;
+	int code = set_choice(command, "lazy_refcounts", value,
+	    switch_choices, &on);
+
+	if (!code)
+		options->lazy_refcounts = on;
+	return code;
+}
+
+static int
+set_preallocation(const struct command *command, const char *value,
+    struct create_options *options)
+{
+	int mode;
+	int code = set_choice(command, "preallocation", value,
+	    preallocation_choices, &mode);
+
+	if (!code)
+		options->preallocation = (enum create_preallocation)mode;
+	return code;
+}
+
+static int
+set_compression(const struct command *command, const char *value,
+    struct create_options *options)
+{
+	int type;
+	int code = set_choice(command, "compression_type", value,
+	    compression_choices, &type);
+
+	if (!code)
+		options->compression = (enum compression)type;
+	return code;
+}
+
+static const struct setter {
+	const char *name;
+	int (*set)(const struct command *command, const char *value,
+	    struct create_options *options);
+} setters[] = {
+	{ "compat", set_compat },
+	{ "cluster_size", set_cluster_size },
+	{ "refcount_bits", set_refcount_bits },
+	{ "lazy_refcounts", set_lazy_refcounts },
+	{ "preallocation", set_preallocation },
+	{ "compression_type", set_compression },
+	{ NULL, NULL },
+};
+
+static int
+set_one(const struct command *command, char *word,
+    struct create_options *options)
+{
+	char *value = strchr(word, '=');
+	const char *nearest;
+
+	if (value)
+		*value++ = '\0';
+	for (const struct setter *setter = setters; setter->name; setter++) {
+		if (strcmp(setter->name, word))
+			continue;
+		if (!value)
+			return options_complain(command, "-o %s needs a value",
+			    word);
+		return setter->set(command, value, options);
+	}
+	nearest = options_nearest(word, setters, sizeof(setters[0]));
+	return options_complain(command, "unknown option -o %s%s%s%s", word,
+	    nearest ? "; did you mean " : "", nearest ? nearest : "",
+	    nearest ? "?" : "");
+}
+
+int
+create_options_parse(const struct command *command, const char *text,
+    struct create_options *options)
+{
+	char *copy = strdup(text);
+	char *rest = copy, *word;
+	int code = 0;
+
+	if (!copy)
+		return options_complain(command, "out of memory");
+	while (!code && (word = strsep(&rest, ",")))
+		code = set_one(command, word, options);
+	free(copy);
+	return code;
+}

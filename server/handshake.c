@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The handshake: fixed newstyle, from the greeting to GO or EXPORT_NAME.
+ *
+ *	greeting and flags, then options until one of them leads on
+ *
+ * An option is read whole before it is looked at, so a refused one leaves the
+ * connection in step.  What a client may cost before it has chosen an export
+ * is limited: CONNECTION_HANDSHAKE_MS in all (set with the socket's deadline by
+ * connection.c), HANDSHAKE_BYTES_MAX, HANDSHAKE_OPTIONS_MAX.
+ * (Specification: "Handshake", "Option types".)
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "proto/handshake.h"
+#include "proto/option.h"
+#include "proto/option_reply.h"
+#include "runtime/log.h"
+#include "server/connection.h"
+#include "server/export.h"
+#include "server/server.h"
+
+#define HANDSHAKE_BYTES_MAX (64u << 10)
+#define HANDSHAKE_OPTIONS_MAX 32
+
+#define HANDSHAKE_FLAGS (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)
+
+/* All replies to one option, but to LIST, fit. */
+#define OUT_BYTES (2 * NBD_OPTION_REPLY_BYTES_MAX)
+
+/* What an option handler returns besides -errno. */
+#define GO_ON 0
+#define LEAD_ON 1	/* the handshake is over */
+
+struct handshake {
+	struct connection *connection;
+	const struct export_table *exports;
+	uint32_t client_flags;
+	uint32_t bytes;			/* received so far */
+	unsigned options;
+	bool structured_replies;
+	char *context_name;		/* the export base:allocation is for */
+
+	struct nbd_option option;	/* the one being answered */
+	uint8_t *data;
+
+	/* Replies not sent yet; none when an option begins. */
+	size_t out_bytes;
+	uint8_t *out;			/* OUT_BYTES of them */
+};
+
+/* ---- sending ---- */
+
+static co_fn int
+send_out(struct handshake *handshake)
+{
+	struct iovec iov = {
+		.iov_base = handshake->out, .iov_len = handshake->out_bytes,
+	};
+	int err;
+
+	if (handshake->out_bytes == 0)
+		return 0;
+	handshake->out_bytes = 0;
+	err = sock_send(&handshake->connection->sock, &iov, 1);
+	if (err)
+		connection_note(handshake->connection,
+		    err == -ETIMEDOUT ? "handshake took too long" :
+		    "client gone during the handshake");
+	return err;
+}
+
+/* Where the next reply goes; there is room for a longest one. */
+static uint8_t *
+out_end(struct handshake *handshake)
+{
+	assert(handshake->out_bytes + NBD_OPTION_REPLY_BYTES_MAX <= OUT_BYTES);
+	return handshake->out + handshake->out_bytes;
+}
+
+static int
+put_ack(struct handshake *handshake)
+{
+	handshake->out_bytes += nbd_option_reply_put_ack(out_end(handshake),
+	    handshake->option.type);
+	return GO_ON;
+}
+
+static int
+put_error(struct handshake *handshake, uint32_t error, const char *message)
+{
+	handshake->out_bytes += nbd_option_reply_put_error(out_end(handshake),
+	    handshake->option.type, error, message);
+	log_debug("option refused peer=\"%s\" option=%s reply=%s",
+	    handshake->connection->peer.name,
+	    nbd_option_name(handshake->option.type),
+	    nbd_option_reply_name(error));
+	return GO_ON;
+}
+
+static int
+put_unknown(struct handshake *handshake)
+{
+	return put_error(handshake, NBD_REP_ERR_UNKNOWN,
+	    "there is no export of that name");
+}
+
+/* ---- receiving ---- */
+
+static co_fn int
+receive(struct handshake *handshake, void *data, size_t bytes)
+{
+	struct connection *connection = handshake->connection;
+	int err = sock_recv_exact(&connection->sock, data, bytes);
+
+	if (err == -ETIMEDOUT)
+		connection_note(connection, "handshake took too long");
+	else if (err == -ENODATA)
+		connection_note(connection, "client closed");
+	else if (err)
+		connection_note(connection,
+		    "client gone during the handshake");
+	return err;
+}
+
+/*
+ * Past a limit the client is cut off without a word: its data would have to
+ * be read before it could see one.
+ */
+static int
+count_option(struct handshake *handshake)
+{
+	handshake->bytes += NBD_OPTION_HEADER_BYTES +
+	    handshake->option.data_bytes;
+	handshake->options++;
+	return handshake->bytes > HANDSHAKE_BYTES_MAX ||
+	    handshake->options > HANDSHAKE_OPTIONS_MAX ? -EMSGSIZE : 0;
+}
+
+/* The next option and its data, which stay until the next call. */
+static co_fn int
+receive_option(struct handshake *handshake)
+{
+	struct connection *connection = handshake->connection;
+	uint8_t header[NBD_OPTION_HEADER_BYTES];
+	int err;
+
+	free(handshake->data);
+	handshake->data = NULL;
+	err = receive(handshake, header, sizeof(header));
+	if (err)
+		return err;
+	err = nbd_option_parse(header, &handshake->option);
+	if (!err)
+		err = count_option(handshake);
+	if (err) {
+		connection_note(connection, err == -EMSGSIZE ?
+		    "handshake is too long" :
+		    "no option where one was expected");
+		return err;
+	}
+	if (handshake->option.data_bytes == 0)
+		return 0;
+	handshake->data = malloc(handshake->option.data_bytes);
+	if (!handshake->data) {
+		connection_note(connection, "out of memory");
+		return -ENOMEM;
+	}
+	return receive(handshake, handshake->data,
+	    handshake->option.data_bytes);
+}
+
+/* ---- what leads on ---- */
+
+static uint16_t
+transmission_flags(const struct handshake *handshake,
+    const struct export *export)
+{
+	return export->flags |
+	    (handshake->structured_replies ? NBD_FLAG_SEND_DF : 0);
+}
+
+static void
+choose(struct handshake *handshake, struct export *export,
+    struct nbd_text name)
+{
+	struct connection *connection = handshake->connection;
+
+	connection->terms = (struct nbd_terms){
+		.export_bytes = export->size_bytes,
+		.block_bytes_min = export->block_size.minimum,
+		.transmission_flags = transmission_flags(handshake, export),
+		.structured_replies = handshake->structured_replies,
+		.meta_context = handshake->context_name &&
+		    nbd_text_equal(name, handshake->context_name),
+	};
+	export_enter(export);
+	connection->export = export;
+}
+
+/* The one option that has no error reply: closing says it all. */
+static int
+export_name(struct handshake *handshake)
+{
+	bool no_zeroes = handshake->client_flags & NBD_FLAG_NO_ZEROES;
+	struct connection *connection = handshake->connection;
+	struct export *export = NULL;
+	struct nbd_text name;
+	int err;
+
+	if (connection->server_loop->stopping) {
+		connection_note(connection, "server is shutting down");
+		return -ESHUTDOWN;
+	}
+	err = nbd_option_parse_export_name(handshake->data,
+	    handshake->option.data_bytes, &name);
+	if (!err)
+		export = export_find(handshake->exports, name);
+	if (!export) {
+		connection_note(connection, "asked for an unknown export");
+		return -ENOENT;
+	}
+	handshake->out_bytes = nbd_handshake_put_export(handshake->out,
+	    export->size_bytes, transmission_flags(handshake, export),
+	    no_zeroes);
+	choose(handshake, export, name);
+	return LEAD_ON;
+}
+
+static void
+put_facts(struct handshake *handshake, const struct export *export,
+    const struct nbd_option_go *go)
+{
+	uint32_t option = handshake->option.type;
+
+	handshake->out_bytes += nbd_option_reply_put_info_export(
+	    out_end(handshake), option, export->size_bytes,
+	    transmission_flags(handshake, export));
+	if (nbd_option_go_wants(go, NBD_INFO_BLOCK_SIZE))
+		handshake->out_bytes += nbd_option_reply_put_info_block_size(
+		    out_end(handshake), option, &export->block_size);
+	if (nbd_option_go_wants(go, NBD_INFO_NAME))
+		handshake->out_bytes += nbd_option_reply_put_info_name(
+		    out_end(handshake), option, nbd_text_of(export->name));
+	if (nbd_option_go_wants(go, NBD_INFO_DESCRIPTION) &&
+	    export->description)
+		handshake->out_bytes += nbd_option_reply_put_info_description(
+		    out_end(handshake), option, export->description);
+}
+
+/* GO, and INFO, which only tells the same. */
+static int
+go(struct handshake *handshake)
+{
+	struct nbd_option_go wanted;
+	struct export *export;
+	int err;
+
+	err = nbd_option_parse_go(handshake->data,
+	    handshake->option.data_bytes, &wanted);
+	if (err)
+		return put_error(handshake, NBD_REP_ERR_INVALID,
+		    "the option's lengths do not add up");
+	export = export_find(handshake->exports, wanted.name);
+	if (!export)
+		return put_unknown(handshake);
+	put_facts(handshake, export, &wanted);
+	put_ack(handshake);
+	if (handshake->option.type == NBD_OPT_INFO)
+		return GO_ON;
+	choose(handshake, export, wanted.name);
+	return LEAD_ON;
+}
+
+/* ---- other options ---- */
+
+static co_fn int
+list(struct handshake *handshake)
+{
+	for (unsigned i = 0; i < handshake->exports->count; i++) {
+		const struct export *export = handshake->exports->list[i];
+
+		handshake->out_bytes += nbd_option_reply_put_server(
+		    out_end(handshake), nbd_text_of(export->name),
+		    export->description);
+		if (handshake->out_bytes > NBD_OPTION_REPLY_BYTES_MAX) {
+			int err = send_out(handshake);
+
+			if (err)
+				return err;
+		}
+	}
+	return put_ack(handshake);
+}
+
+/* LIST takes "base:" as a wildcard; SET takes names only. */
+static bool
+asks_for_allocation(struct nbd_option_meta *meta, bool listing)
+{
+	struct nbd_text query;
+	bool asked = listing && meta->queries == 0;
+
+	while (nbd_option_next_query(meta, &query)) {
+		if (nbd_text_equal(query, NBD_META_CONTEXT_ALLOCATION))
+			asked = true;
+		if (listing && nbd_text_equal(query, NBD_META_CONTEXT_BASE))
+			asked = true;
+	}
+	return asked;
+}
+
+static int
+remember_context(struct handshake *handshake, struct nbd_text name)
+{
+	handshake->context_name = strndup(name.start ? name.start : "",
+	    name.bytes);
+	if (handshake->context_name)
+		return 0;
+	connection_note(handshake->connection, "out of memory");
+	return -ENOMEM;
+}
+
+static int
+meta_context(struct handshake *handshake)
+{
+	bool listing = handshake->option.type == NBD_OPT_LIST_META_CONTEXT;
+	struct nbd_option_meta meta;
+	int err;
+
+	/* Setting replaces what was set before, even if it fails. */
+	if (!listing) {
+		free(handshake->context_name);
+		handshake->context_name = NULL;
+	}
+	if (!handshake->structured_replies)
+		return put_error(handshake, NBD_REP_ERR_INVALID,
+		    "structured replies come first");
+	err = nbd_option_parse_meta(handshake->data,
+	    handshake->option.data_bytes, &meta);
+	if (err)
+		return put_error(handshake, NBD_REP_ERR_INVALID,
+		    "the option's lengths do not add up");
+	if (!export_find(handshake->exports, meta.name))
+		return put_unknown(handshake);
+	if (asks_for_allocation(&meta, listing)) {
+		handshake->out_bytes += nbd_option_reply_put_meta_context(
+		    out_end(handshake), handshake->option.type,
+		    listing ? 0 : CONNECTION_CONTEXT_ID,
+		    nbd_text_of(NBD_META_CONTEXT_ALLOCATION));
+		err = listing ? 0 : remember_context(handshake, meta.name);
+		if (err)
+			return err;
+	}
+	return put_ack(handshake);
+}
+
+static co_fn int
+abort_handshake(struct handshake *handshake)
+{
+	int err;
+
+	connection_note(handshake->connection, "client disconnected");
+	put_ack(handshake);
+	err = send_out(handshake);
+	return err ? err : -ECONNABORTED;
+}
+
+static int
+structured_reply(struct handshake *handshake)
+{
+	handshake->structured_replies = true;
+	return put_ack(handshake);
+}
+
+static bool
+must_be_empty(uint32_t option)
+{
+	return option == NBD_OPT_LIST || option == NBD_OPT_STRUCTURED_REPLY;
+}
+
+static co_fn int
+answer_option(struct handshake *handshake)
+{
+	uint32_t type = handshake->option.type;
+
+	if (type == NBD_OPT_EXPORT_NAME)
+		return export_name(handshake);
+	if (!(handshake->client_flags & NBD_FLAG_FIXED_NEWSTYLE)) {
+		/* Such a client would not understand an error reply. */
+		connection_note(handshake->connection,
+		    "client cannot negotiate");
+		return -EPROTO;
+	}
+	if (type == NBD_OPT_ABORT)
+		return abort_handshake(handshake);
+	if (handshake->connection->server_loop->stopping)
+		return put_error(handshake, NBD_REP_ERR_SHUTDOWN,
+		    "the server is shutting down");
+	if (must_be_empty(type) && handshake->option.data_bytes > 0)
+		return put_error(handshake, NBD_REP_ERR_INVALID,
+		    "the option takes no data");
+	switch (type) {
+	case NBD_OPT_LIST:
+		return list(handshake);
+	case NBD_OPT_INFO:
+	case NBD_OPT_GO:
+		return go(handshake);
+	case NBD_OPT_STRUCTURED_REPLY:
+		return structured_reply(handshake);
+	case NBD_OPT_LIST_META_CONTEXT:
+	case NBD_OPT_SET_META_CONTEXT:
+		return meta_context(handshake);
+	}
+	return put_error(handshake, NBD_REP_ERR_UNSUP,
+	    "the option is not supported");
+}
+
+static co_fn int
+greet(struct handshake *handshake)
+{
+	uint8_t wire[NBD_CLIENT_FLAGS_BYTES];
+	int err;
+
+	handshake->out_bytes = nbd_handshake_put_greeting(handshake->out,
+	    HANDSHAKE_FLAGS);
+	err = send_out(handshake);
+	if (!err)
+		err = receive(handshake, wire, sizeof(wire));
+	if (err)
+		return err;
+	err = nbd_handshake_parse_client_flags(wire, HANDSHAKE_FLAGS,
+	    &handshake->client_flags);
+	if (err)
+		connection_note(handshake->connection,
+		    "client sent unknown flags");
+	return err;
+}
+
+int
+handshake_run(struct connection *connection)
+{
+	uint8_t out[OUT_BYTES];
+	struct handshake handshake = {
+		.connection = connection,
+		.exports = &connection->server_loop->server->exports,
+		.out = out,
+	};
+	int result = greet(&handshake);
+
+	while (result == GO_ON) {
+		result = receive_option(&handshake);
+		if (!result)
+			result = answer_option(&handshake);
+		if (result >= 0) {
+			int err = send_out(&handshake);
+
+			if (err)
+				result = err;
+		}
+	}
+	free(handshake.data);
+	free(handshake.context_name);
+	return result == LEAD_ON ? 0 : result;
+}

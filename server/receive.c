@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The receiver: bytes of a client in, requests out.
+ *
+ * One pooled receive yields up to 64 KiB, so up to 2,340 requests without
+ * payload are parsed for one system call, in place.  Copied are: a header that
+ * was cut in two (28 bytes at most), the part of a write's payload that came
+ * with its header, and, where the receiver has to wait with unparsed bytes
+ * left, those.  The rest of a payload is received straight into the request's
+ * buffer.  The pooled buffer is given back before any suspension: it belongs
+ * to all connections of the loop.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "runtime/buf.h"
+#include "runtime/log.h"
+#include "server/connection.h"
+#include "server/request.h"
+#include "server/server.h"
+
+/* What a payload that nobody wants is read into, piece by piece. */
+#define DROP_BYTES (64u << 10)
+
+/* Bytes that arrived and are not parsed yet. */
+struct input {
+	struct connection *connection;
+	const uint8_t *next;
+	size_t left;
+	uint8_t *copy;		/* if they are not in the pooled buffer */
+};
+
+static size_t
+smaller(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Takes at most bytes of the input; how many. */
+static size_t
+input_take(struct input *input, void *target, size_t bytes)
+{
+	size_t taken = smaller(bytes, input->left);
+
+	memcpy(target, input->next, taken);
+	input->next += taken;
+	input->left -= taken;
+	return taken;
+}
+
+/* Before a suspension: gives the pooled buffer back, keeps what is left. */
+static int
+input_detach(struct input *input)
+{
+	if (!input->connection->receive.pooled)
+		return 0;
+	if (input->left > 0) {
+		input->copy = malloc(input->left);
+		if (!input->copy)
+			return -ENOMEM;
+		memcpy(input->copy, input->next, input->left);
+		input->next = input->copy;
+	}
+	loop_recv_put(&input->connection->receive);
+	return 0;
+}
+
+static void
+input_end(struct input *input)
+{
+	free(input->copy);
+	loop_recv_put(&input->connection->receive);
+}
+
+/*
+ * The next header, or NULL if it is not complete; what there is of it is kept
+ * for the bytes to come.
+ */
+static const uint8_t *
+next_header(struct input *input)
+{
+	struct connection *connection = input->connection;
+	const uint8_t *header = input->next;
+
+	if (connection->partial_bytes == 0 &&
+	    input->left >= NBD_REQUEST_BYTES) {
+		input->next += NBD_REQUEST_BYTES;
+		input->left -= NBD_REQUEST_BYTES;
+		return header;
+	}
+	connection->partial_bytes += (uint8_t)input_take(input,
+	    connection->partial + connection->partial_bytes,
+	    NBD_REQUEST_BYTES - connection->partial_bytes);
+	if (connection->partial_bytes < NBD_REQUEST_BYTES)
+		return NULL;
+	connection->partial_bytes = 0;
+	return connection->partial;
+}
+
+/* One request is let in whatever it needs, so that none waits for ever. */
+static bool
+has_room(const struct connection *connection, uint64_t memory)
+{
+	if (connection->requests_in_flight == 0)
+		return true;
+	return connection->requests_in_flight < CONNECTION_REQUESTS_MAX &&
+	    connection->memory_in_flight + memory <= CONNECTION_MEMORY_MAX;
+}
+
+static co_fn int
+wait_for_room(struct input *input, uint64_t memory)
+{
+	struct connection *connection = input->connection;
+	int err = input_detach(input);
+
+	if (err)
+		return err;
+	while (!has_room(connection, memory)) {
+		connection->room_waiter = co_self();
+		co_suspend();
+	}
+	return connection->broken ? -EPIPE : 0;
+}
+
+static co_fn int
+receive_payload(struct input *input, struct request *request)
+{
+	size_t length = request->wire.length;
+	size_t taken;
+	int err;
+
+	request->data = buf_get(length);
+	request->data_bytes = length;
+	if (!request->data)
+		return -ENOMEM;
+	taken = input_take(input, request->data, length);
+	if (taken == length)
+		return 0;
+	err = input_detach(input);
+	if (err)
+		return err;
+	return sock_recv_exact(&input->connection->sock,
+	    (char *)request->data + taken, length - taken);
+}
+
+/* Of a write that is refused: its payload must not be taken for requests. */
+static co_fn int
+drop_payload(struct input *input, size_t length)
+{
+	size_t taken = smaller(length, input->left);
+	void *waste;
+	int err;
+
+	input->next += taken;
+	input->left -= taken;
+	length -= taken;
+	if (length == 0)
+		return 0;
+	err = input_detach(input);
+	if (err)
+		return err;
+	waste = buf_get(DROP_BYTES);
+	if (!waste)
+		return -ENOMEM;
+	while (!err && length > 0) {
+		size_t bytes = smaller(length, DROP_BYTES);
+
+		err = sock_recv_exact(&input->connection->sock, waste, bytes);
+		length -= bytes;
+	}
+	buf_put(waste, DROP_BYTES);
+	return err;
+}
+
+/* The request is in flight from here to the end of its reply's send. */
+static struct request *
+admit(struct connection *connection, const struct nbd_request *wire,
+    uint64_t memory)
+{
+	struct request *request = request_get(connection->server_loop);
+
+	if (!request)
+		return NULL;
+	request->connection = connection;
+	request->wire = *wire;
+	request->memory = memory;
+	connection->requests_in_flight++;
+	connection->memory_in_flight += memory;
+	connection->requests_count++;
+	return request;
+}
+
+static void
+dismiss(struct request *request)
+{
+	struct connection *connection = request->connection;
+
+	connection->memory_in_flight -= request->memory;
+	connection->requests_in_flight--;
+	request_put(connection->server_loop, request);
+}
+
+static uint32_t
+judge(const struct connection *connection, const struct nbd_request *wire)
+{
+	if (connection->server_loop->stopping)
+		return NBD_ESHUTDOWN;
+	return nbd_request_check(wire, &connection->terms);
+}
+
+static co_fn int
+begin_request(struct input *input, const struct nbd_request *wire)
+{
+	struct connection *connection = input->connection;
+	uint32_t error = judge(connection, wire);
+	uint64_t memory = error ? 0 : request_memory(wire);
+	uint64_t payload = nbd_request_payload_bytes(wire);
+	struct request *request;
+	int err = 0;
+
+	if (!has_room(connection, memory)) {
+		err = wait_for_room(input, memory);
+		if (err)
+			return err;
+	}
+	request = admit(connection, wire, memory);
+	if (!request)
+		return -ENOMEM;
+	connection->payload_awaited = payload > 0;
+	if (payload > 0 && error)
+		err = drop_payload(input, payload);
+	else if (payload > 0)
+		err = receive_payload(input, request);
+	connection->payload_awaited = false;
+	if (err) {
+		dismiss(request);
+		return err;
+	}
+	if (!error) {
+		co_start(&request->start, request_run, request);
+		return 0;
+	}
+	log_debug("request refused peer=\"%s\" command=%s offset=%llu "
+	    "length=%llu error=%u", connection->peer.name,
+	    nbd_request_name(wire->type), (unsigned long long)wire->offset,
+	    (unsigned long long)wire->length, error);
+	request_fail(request, error);
+	connection_reply(request);
+	return 0;
+}
+
+/*
+ * -ESHUTDOWN after DISC, or why the input cannot be followed any further;
+ * 0 when all of it is parsed.
+ */
+static co_fn int
+parse(struct input *input)
+{
+	const uint8_t *header;
+
+	while ((header = next_header(input))) {
+		struct nbd_request wire;
+		int err = nbd_request_parse(header, &wire);
+
+		if (err)
+			return err;
+		if (wire.type == NBD_CMD_DISC)
+			return -ESHUTDOWN;
+		if (nbd_request_payload_bytes(&wire) > NBD_PAYLOAD_BYTES_MAX)
+			return -EMSGSIZE;
+		err = begin_request(input, &wire);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static const char *
+explain(int err)
+{
+	switch (-err) {
+	case ESHUTDOWN:
+		return "client disconnected";
+	case EBADMSG:
+		return "no request where one was expected";
+	case EMSGSIZE:
+		return "payload over the limit";
+	case ENOMEM:
+		return "out of memory";
+	case ETIMEDOUT:
+		return "client fell silent";
+	default:
+		return "client gone in the middle of a request";
+	}
+}
+
+static co_fn void
+receiver_run(void *arg)
+{
+	struct connection *connection = arg;
+	struct input input = {
+		.connection = connection,
+		.next = connection->receive.pooled,
+		.left = (size_t)connection->receive.result,
+	};
+	int err = parse(&input);
+
+	input_end(&input);
+	if (!err) {
+		receive_arm(connection);
+		return;
+	}
+	connection_note(connection, explain(err));
+	connection->input_over = true;
+	connection_settle(connection);
+}
+
+static void
+received(struct task *task)
+{
+	struct op *op = container_of(task, struct op, task);
+	struct connection *connection = container_of(op, struct connection,
+	    receive);
+
+	if (op->result > 0) {
+		co_start(&connection->start, receiver_run, connection);
+		return;
+	}
+	if (op->result == -ETIMEDOUT)
+		connection_note(connection, "client fell silent");
+	else if (op->result < 0 || connection->partial_bytes > 0)
+		connection_note(connection, "client gone");
+	else
+		connection_note(connection, "client closed");
+	connection->input_over = true;
+	connection_settle(connection);
+}
+
+void
+receive_arm(struct connection *connection)
+{
+	connection->receive = (struct op){
+		.task.run = received,
+		.kind = OP_RECV_POOLED,
+		.fd = connection->sock.fd,
+	};
+	loop_submit(&connection->receive);
+}

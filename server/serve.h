@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What `qnbd serve` was asked to do; shared by the files of that command.
+ */
+#ifndef SERVER_SERVE_H
+#define SERVER_SERVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "runtime/error.h"
+#include "server/export.h"
+#include "server/options.h"
+
+struct listener;
+
+/* A socket or lock that its last holder is about to let go is waited for. */
+#define SERVE_PATIENCE_MS 2000
+
+#define SERVE_PORT 10809
+
+/* Numbers are -1 where nothing was said. */
+struct serve_options {
+	struct option_texts listen;
+	struct option_texts unix_paths;
+	const char *bind;
+	int64_t port;
+	const char *export_name;
+	const char *description;
+	bool read_only;
+	bool force_share;
+	bool refuse_bitmaps;
+	int format;		/* enum image_format */
+	int backing_format;
+	struct option_texts backing_dirs;
+	int discard;		/* enum image_discard */
+	int64_t threads;
+	int io;			/* enum loop_engine */
+	int64_t metadata_cache_bytes;
+	int64_t connections_max;
+	bool insecure_plaintext;
+	bool print_uri;
+	int64_t ready_fd;
+	bool verbose;
+	bool background;
+	const char *pid_file;
+
+	/* The images, in order, and their names (an array of as many). */
+	char **images;
+	char **names;
+	unsigned images_count;
+};
+
+extern const struct option_spec serve_specs[];
+
+/*
+ * Fills options from the command line; 0, or as options_parse() returns.  On
+ * success it ends with serve_options_free().  argv is written to, and used.
+ */
+int serve_options_parse(const struct command *command, int argc, char **argv,
+    struct serve_options *options);
+void serve_options_free(struct serve_options *options);
+
+/*
+ * Opens every listener asked for; adopted ones are in *list already.  Those
+ * that would carry data over a network in plain text are refused, unless it
+ * was said to be fine.  -errno, and *list is as far as it got.
+ */
+int serve_listen(const struct serve_options *options, struct listener **list,
+    struct error *error);
+
+/* Whether text has the form that --listen takes. */
+bool serve_listen_valid(const char *text);
+
+/* Prints the URIs of all exports, and on a terminal what to do with them. */
+void serve_announce(const struct serve_options *options,
+    const struct listener *listeners, const struct export_table *exports);
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "runtime/listener.h"
+#include "runtime/log.h"
+#include "server/serve.h"
+#include "server/uri.h"
+
+#define UNIX_PREFIX "unix:"
+#define TCP_PREFIX "tcp:"
+#define HOST_BYTES_MAX 255
+
+static bool
+has_prefix(const char *text, const char *prefix)
+{
+	return !strncmp(text, prefix, strlen(prefix));
+}
+
+/* "ADDR:PORT", "[ADDR]:PORT". */
+static bool
+split_tcp(const char *text, char host[HOST_BYTES_MAX + 1], uint16_t *portp)
+{
+	const char *colon = strrchr(text, ':');
+	size_t bytes;
+	char *end;
+	unsigned long port;
+
+	if (!colon || colon == text || colon[1] < '0' || colon[1] > '9')
+		return false;
+	port = strtoul(colon + 1, &end, 10);
+	if (*end || port > UINT16_MAX)
+		return false;
+	bytes = (size_t)(colon - text);
+	if (text[0] == '[' && bytes > 2 && text[bytes - 1] == ']') {
+		text++;
+		bytes -= 2;
+	} else if (memchr(text, ':', bytes)) {
+		return false;
+	}
+	if (bytes > HOST_BYTES_MAX)
+		return false;
+	memcpy(host, text, bytes);
+	host[bytes] = '\0';
+	*portp = (uint16_t)port;
+	return true;
+}
+
+bool
+serve_listen_valid(const char *text)
+{
+	char host[HOST_BYTES_MAX + 1];
+	uint16_t port;
+
+	if (has_prefix(text, UNIX_PREFIX))
+		return text[strlen(UNIX_PREFIX)] != '\0';
+	return has_prefix(text, TCP_PREFIX) &&
+	    split_tcp(text + strlen(TCP_PREFIX), host, &port);
+}
+
+/* As the umask has it for any file. */
+static int
+open_unix(struct listener **list, const char *path, struct error *error)
+{
+	mode_t mask = umask(0);
+
+	umask(mask);
+	return listener_open_unix(list, path, 0666 & ~mask, SERVE_PATIENCE_MS,
+	    error);
+}
+
+static int
+open_text(struct listener **list, const char *text, struct error *error)
+{
+	char host[HOST_BYTES_MAX + 1];
+	uint16_t port = 0;
+
+	if (has_prefix(text, UNIX_PREFIX))
+		return open_unix(list, text + strlen(UNIX_PREFIX), error);
+	split_tcp(text + strlen(TCP_PREFIX), host, &port);
+	return listener_open_tcp(list, host, port, SERVE_PATIENCE_MS, error);
+}
+
+/* Nothing said at all means the standard port, on this machine only. */
+static bool
+wants_short_tcp(const struct serve_options *options, bool adopted)
+{
+	if (options->bind || options->port >= 0)
+		return true;
+	return !adopted && options->listen.count == 0 &&
+	    options->unix_paths.count == 0;
+}
+
+static int
+check_plaintext(const struct listener *listeners, struct error *error)
+{
+	for (const struct listener *listener = listeners; listener;
+	    listener = listener->next) {
+		if (listener->is_loopback)
+			continue;
+		error_set(error, -EACCES, "refusing to serve on %s: what is "
+		    "read and written would cross the network in plain text",
+		    listener->name);
+		error_hint(error, "serve on 127.0.0.1 or a unix socket and "
+		    "tunnel it, or add --insecure-plaintext if the network "
+		    "is trusted");
+		return -EACCES;
+	}
+	return 0;
+}
+
+int
+serve_listen(const struct serve_options *options, struct listener **list,
+    struct error *error)
+{
+	bool adopted = *list != NULL;
+	int err = 0;
+
+	for (unsigned i = 0; i < options->listen.count && !err; i++)
+		err = open_text(list, options->listen.list[i], error);
+	for (unsigned i = 0; i < options->unix_paths.count && !err; i++)
+		err = open_unix(list, options->unix_paths.list[i], error);
+	if (!err && wants_short_tcp(options, adopted))
+		err = listener_open_tcp(list,
+		    options->bind ? options->bind : "127.0.0.1",
+		    options->port >= 0 ? (uint16_t)options->port : SERVE_PORT,
+		    SERVE_PATIENCE_MS, error);
+	if (!err && !options->insecure_plaintext)
+		err = check_plaintext(*list, error);
+	return err;
+}
+
+void
+serve_announce(const struct serve_options *options,
+    const struct listener *listeners, const struct export_table *exports)
+{
+	bool explain = !options->print_uri && isatty(STDOUT_FILENO);
+	/* Who hands a socket over knows it, and may share standard output. */
+	bool quiet = listeners->is_adopted && !options->print_uri;
+
+	for (const struct listener *listener = listeners; listener;
+	    listener = listener->next) {
+		log_info("listening on=\"%s\"%s", listener->name,
+		    listener->is_adopted ? " handed-over=yes" : "");
+		for (unsigned i = 0; i < exports->count; i++) {
+			if (quiet || !uri_exists(listener))
+				continue;
+			uri_print(stdout, listener, exports->list[i]);
+			putchar('\n');
+			if (!explain)
+				continue;
+			printf("  ");
+			uri_print_client(stdout, listener, exports->list[i]);
+			printf("\n  -drive file=");
+			uri_print(stdout, listener, exports->list[i]);
+			printf(",format=raw\n");
+		}
+	}
+	fflush(stdout);
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/* The options of qnbd serve, and what of them does not go together. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include "proto/nbd.h"
+#include "qcow2/image.h"
+#include "runtime/loop.h"
+#include "server/commands.h"
+#include "server/serve.h"
+#include "server/server.h"
+
+#define MIB (INT64_C(1) << 20)
+#define METADATA_CACHE_BYTES_MAX (INT64_C(1) << 40)
+
+static const char *const format_names[] = {
+	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
+};
+static const char *const discard_names[] = {
+	[IMAGE_DISCARD_UNMAP] = "unmap", [IMAGE_DISCARD_IGNORE] = "ignore",
+	NULL,
+};
+static const char *const io_names[] = {
+	[LOOP_AUTO] = "auto", [LOOP_URING] = "uring",
+	[LOOP_THREADS] = "threads", NULL,
+};
+
+#define FIELD(name) .offset = offsetof(struct serve_options, name)
+
+const struct option_spec serve_specs[] = {
+	{ "listen", 0, OPTION_TEXTS, "ADDRESS",
+	  "unix:PATH or tcp:ADDR:PORT, repeatable", FIELD(listen) },
+	{ "unix", 'u', OPTION_TEXTS, "PATH",
+	  "listen on a unix socket", FIELD(unix_paths) },
+	{ "bind", 'b', OPTION_TEXT, "ADDR",
+	  "listen on this address (127.0.0.1)", FIELD(bind) },
+	{ "port", 'p', OPTION_NUMBER, "PORT",
+	  "listen on this port (10809; 0: a free one)", FIELD(port),
+	  .min = 0, .max = UINT16_MAX },
+	{ "export-name", 'x', OPTION_TEXT, "NAME",
+	  "the name of a single image", FIELD(export_name) },
+	{ "description", 0, OPTION_TEXT, "TEXT",
+	  "what clients are told about the exports", FIELD(description) },
+	{ "read-only", 'r', OPTION_FLAG, NULL,
+	  "let nobody write", FIELD(read_only) },
+	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
+	  "what the images are (qcow2), never guessed", FIELD(format),
+	  .choices = format_names },
+	{ "backing-format", 0, OPTION_CHOICE, "qcow2|raw",
+	  "what the backing file is, if it is not said",
+	  FIELD(backing_format), .choices = format_names },
+	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
+	  "backing files may lie here, repeatable",
+	  FIELD(backing_dirs) },
+	{ "force-share", 0, OPTION_FLAG, NULL,
+	  "with -r: even while others write the image",
+	  FIELD(force_share) },
+	{ "refuse-bitmaps", 0, OPTION_FLAG, NULL,
+	  "rather than invalidate persistent bitmaps",
+	  FIELD(refuse_bitmaps) },
+	{ "discard", 0, OPTION_CHOICE, "unmap|ignore",
+	  "what a client's trim does (unmap)", FIELD(discard),
+	  .choices = discard_names },
+	{ "threads", 0, OPTION_NUMBER, "N",
+	  "event loops (one for each CPU)", FIELD(threads),
+	  .min = 1, .max = SERVER_LOOPS_MAX },
+	{ "io", 0, OPTION_CHOICE, "auto|uring|threads",
+	  "the engine for input and output (auto)", FIELD(io),
+	  .choices = io_names },
+	{ "metadata-cache", 0, OPTION_SIZE, "SIZE",
+	  "memory for tables of each image (64M)",
+	  FIELD(metadata_cache_bytes), .min = MIB,
+	  .max = METADATA_CACHE_BYTES_MAX },
+	{ "max-connections", 0, OPTION_NUMBER, "N",
+	  "clients at once (1024)", FIELD(connections_max),
+	  .min = 1, .max = SERVER_CONNECTIONS_LIMIT },
+	{ "insecure-plaintext", 0, OPTION_FLAG, NULL,
+	  "allow TCP beyond this machine", FIELD(insecure_plaintext) },
+	{ "print-uri", 0, OPTION_FLAG, NULL,
+	  "print the URIs and nothing else", FIELD(print_uri) },
+	{ "ready-fd", 0, OPTION_NUMBER, "N",
+	  "write a newline there once it listens", FIELD(ready_fd),
+	  .min = 0, .max = INT_MAX },
+	{ "verbose", 'v', OPTION_FLAG, NULL,
+	  "log more", FIELD(verbose) },
+	{ "fork", 0, OPTION_FLAG, NULL,
+	  "go to the background once it listens", FIELD(background) },
+	{ "pid-file", 0, OPTION_TEXT, "FILE",
+	  "write the process id there", FIELD(pid_file) },
+	{ .name = NULL },
+};
+
+/* ---- names ---- */
+
+/* NAME= before the image; a name has no "/", so ./a=b.qcow2 is a file. */
+static size_t
+name_bytes(const char *argument)
+{
+	size_t bytes = strcspn(argument, "=/");
+
+	return argument[bytes] == '=' ? bytes : SIZE_MAX;
+}
+
+static char *
+default_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	const char *file = slash ? slash + 1 : path;
+	size_t bytes = strlen(file);
+
+	if (bytes > 6 && !strcmp(file + bytes - 6, ".qcow2"))
+		bytes -= 6;
+	return strndup(file, bytes);
+}
+
+/* Splits the arguments into names and images, in place. */
+static int
+name_images(struct serve_options *options, int count, char **arguments)
+{
+	options->images = arguments;
+	options->images_count = (unsigned)count;
+	options->names = calloc((size_t)count, sizeof(*options->names));
+	if (!options->names)
+		return -ENOMEM;
+	for (int i = 0; i < count; i++) {
+		size_t bytes = name_bytes(arguments[i]);
+
+		if (options->export_name && bytes == SIZE_MAX)
+			options->names[i] = strdup(options->export_name);
+		else if (bytes == SIZE_MAX)
+			options->names[i] = default_name(arguments[i]);
+		else
+			options->names[i] = strndup(arguments[i], bytes);
+		if (!options->names[i])
+			return -ENOMEM;
+		if (bytes != SIZE_MAX)
+			arguments[i] += bytes + 1;
+	}
+	return 0;
+}
+
+/* The index of an earlier image with the same name, or -1. */
+static int
+same_name(const struct serve_options *options, unsigned index)
+{
+	for (unsigned i = 0; i < index; i++)
+		if (!strcmp(options->names[i], options->names[index]))
+			return (int)i;
+	return -1;
+}
+
+static int
+check_names(const struct serve_options *options)
+{
+	for (unsigned i = 0; i < options->images_count; i++) {
+		int earlier = same_name(options, i);
+
+		if (earlier >= 0)
+			return options_complain(&serve_command,
+			    "%s and %s would both be called \"%s\"; "
+			    "tell them apart as NAME=IMAGE",
+			    options->images[earlier], options->images[i],
+			    options->names[i]);
+		if (strlen(options->names[i]) > NBD_NAME_BYTES_MAX)
+			return options_complain(&serve_command,
+			    "the export name for %s is longer than %d bytes",
+			    options->images[i], NBD_NAME_BYTES_MAX);
+		if (!options->images[i][0])
+			return options_complain(&serve_command,
+			    "%s= is followed by no image", options->names[i]);
+	}
+	return 0;
+}
+
+/* ---- checks ---- */
+
+static int
+check_images(struct serve_options *options, int count, char **arguments)
+{
+	if (count == 0)
+		return options_complain(&serve_command,
+		    "serve needs at least one image");
+	if (count > EXPORTS_MAX)
+		return options_complain(&serve_command,
+		    "at most %d images can be served", EXPORTS_MAX);
+	if (options->export_name && count > 1)
+		return options_complain(&serve_command,
+		    "--export-name is for one image; give each its own name "
+		    "as NAME=IMAGE");
+	if (options->export_name && name_bytes(arguments[0]) != SIZE_MAX)
+		return options_complain(&serve_command,
+		    "%s has a name already, so --export-name says another",
+		    arguments[0]);
+	if (name_images(options, count, arguments)) {
+		fprintf(stderr, "qnbd: out of memory\n");
+		return 1;
+	}
+	return check_names(options);
+}
+
+static int
+check_options(const struct serve_options *options)
+{
+	for (unsigned i = 0; i < options->listen.count; i++)
+		if (!serve_listen_valid(options->listen.list[i]))
+			return options_complain(&serve_command,
+			    "--listen %s: this takes unix:PATH or "
+			    "tcp:ADDR:PORT", options->listen.list[i]);
+	if (options->ready_fd >= 0 &&
+	    fcntl((int)options->ready_fd, F_GETFD) < 0)
+		return options_complain(&serve_command,
+		    "--ready-fd %lld: this descriptor is not open",
+		    (long long)options->ready_fd);
+	if (options->force_share && !options->read_only)
+		return options_complain(&serve_command,
+		    "--force-share is only safe read-only; add -r");
+	if (options->description &&
+	    strlen(options->description) > NBD_NAME_BYTES_MAX)
+		return options_complain(&serve_command,
+		    "--description is longer than %d bytes",
+		    NBD_NAME_BYTES_MAX);
+	return 0;
+}
+
+void
+serve_options_free(struct serve_options *options)
+{
+	for (unsigned i = 0; options->names && i < options->images_count; i++)
+		free(options->names[i]);
+	free(options->names);
+}
+
+int
+serve_options_parse(const struct command *command, int argc, char **argv,
+    struct serve_options *options)
+{
+	int first, exit_code;
+
+	*options = (struct serve_options){
+		.port = -1,
+		.format = IMAGE_QCOW2,
+		.backing_format = -1,
+		.discard = IMAGE_DISCARD_UNMAP,
+		.io = LOOP_AUTO,
+		.connections_max = SERVER_CONNECTIONS_MAX,
+		.ready_fd = -1,
+	};
+	exit_code = options_parse(command, argc, argv, options, &first);
+	if (exit_code)
+		return exit_code;
+	exit_code = check_options(options);
+	if (!exit_code)
+		exit_code = check_images(options, argc - first, argv + first);
+	if (exit_code)
+		serve_options_free(options);
+	return exit_code;
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+#include "server/server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "runtime/listener.h"
+#include "runtime/log.h"
+#include "runtime/thread.h"
+#include "server/connection.h"
+#include "server/request.h"
+
+#define MS_NS UINT64_C(1000000)
+
+/* At most one line in this time about clients that found no room. */
+#define REFUSED_LOG_NS (10000 * MS_NS)
+
+/* ---- loops ---- */
+
+static struct server_loop *
+loop_of_timer(struct task *task, size_t offset)
+{
+	struct timer *timer = container_of(task, struct timer, task);
+
+	return (struct server_loop *)(void *)((char *)timer - offset);
+}
+
+static void
+watch_due(struct task *task)
+{
+	struct server_loop *server_loop = loop_of_timer(task,
+	    offsetof(struct server_loop, watch));
+
+	connection_watch_all(server_loop);
+	if (server_loop->connections)
+		timer_start(server_loop->loop, &server_loop->watch,
+		    loop_now_ns(server_loop->loop) +
+		    CONNECTION_WATCH_MS * MS_NS);
+}
+
+static void
+grace_due(struct task *task)
+{
+	struct server_loop *server_loop = loop_of_timer(task,
+	    offsetof(struct server_loop, grace));
+
+	server_loop->closing = true;
+	connection_close_idle(server_loop);
+}
+
+static void
+drain_due(struct task *task)
+{
+	struct server_loop *server_loop = loop_of_timer(task,
+	    offsetof(struct server_loop, drain));
+
+	connection_shutdown_all(server_loop);
+}
+
+/* On loop 0. */
+static void
+drained(struct task *task)
+{
+	struct server *server = container_of(task, struct server_loop,
+	    drained)->server;
+
+	if (--server->loops_draining == 0)
+		co_wake(server->drain_waiter);
+}
+
+static void
+check_drained(struct server_loop *server_loop)
+{
+	if (!server_loop->stopping || server_loop->connections)
+		return;
+	timer_stop(server_loop->loop, &server_loop->grace);
+	timer_stop(server_loop->loop, &server_loop->drain);
+	timer_stop(server_loop->loop, &server_loop->watch);
+	loop_post(server_loop->server->loops[0].loop, &server_loop->drained);
+}
+
+/* Nothing arrives after this: loop 0 had stopped accepting when it posted. */
+static void
+stop(struct task *task)
+{
+	struct server_loop *server_loop = container_of(task,
+	    struct server_loop, stop);
+	uint64_t now_ns = loop_now_ns(server_loop->loop);
+
+	server_loop->stopping = true;
+	connection_stop_all(server_loop);
+	timer_start(server_loop->loop, &server_loop->grace,
+	    now_ns + SERVER_GRACE_MS * MS_NS);
+	timer_start(server_loop->loop, &server_loop->drain,
+	    now_ns + SERVER_DRAIN_MS * MS_NS);
+	check_drained(server_loop);
+}
+
+void
+server_loop_left(struct server_loop *server_loop)
+{
+	atomic_fetch_sub(&server_loop->connections_count, 1);
+	atomic_fetch_sub(&server_loop->server->connections_count, 1);
+	check_drained(server_loop);
+}
+
+/* ---- threads ---- */
+
+/* How a thread's loop came out, told to the one who started it. */
+struct loop_thread {
+	struct server_loop *server_loop;
+	sem_t made;
+	int err;
+};
+
+static void *
+loop_thread_run(void *arg)
+{
+	struct loop_thread *start = arg;
+	struct server_loop *server_loop = start->server_loop;
+	struct loop *loop = NULL;
+
+	start->err = loop_create(server_loop->server->loops_count, &loop);
+	server_loop->loop = loop;
+	if (start->err) {
+		sem_post(&start->made);
+		return NULL;
+	}
+	sem_post(&start->made);
+	loop_run(loop);
+	request_drain(server_loop);
+	loop_free(loop);
+	return NULL;
+}
+
+static int
+start_loop_thread(struct server_loop *server_loop, unsigned index)
+{
+	struct loop_thread start = {.server_loop = server_loop};
+	char name[16];
+	int err;
+
+	sem_init(&start.made, 0, 0);
+	snprintf(name, sizeof(name), "loop %u", index);
+	err = thread_start(&server_loop->thread, name, loop_thread_run,
+	    &start);
+	if (err)
+		goto destroy_made;
+	while (sem_wait(&start.made) < 0)
+		assert(errno == EINTR);
+	err = start.err;
+	if (err)
+		pthread_join(server_loop->thread, NULL);
+destroy_made:
+	sem_destroy(&start.made);
+	return err;
+}
+
+static void
+end_loop_threads(struct server *server, unsigned count)
+{
+	for (unsigned i = 1; i < count; i++) {
+		loop_stop(server->loops[i].loop);
+		pthread_join(server->loops[i].thread, NULL);
+	}
+}
+
+int
+server_init(struct server *server, unsigned loops_count,
+    unsigned connections_max)
+{
+	int err;
+
+	assert(loops_count > 0 && loops_count <= SERVER_LOOPS_MAX);
+	*server = (struct server){
+		.loops_count = loops_count,
+		.connections_max = connections_max,
+	};
+	server->loops = calloc(loops_count, sizeof(*server->loops));
+	if (!server->loops)
+		return -ENOMEM;
+	err = loop_create(loops_count, &server->loops[0].loop);
+	if (err)
+		goto free_loops;
+	for (unsigned i = 0; i < loops_count; i++) {
+		struct server_loop *server_loop = &server->loops[i];
+
+		server_loop->server = server;
+		server_loop->watch.task.run = watch_due;
+		server_loop->grace.task.run = grace_due;
+		server_loop->drain.task.run = drain_due;
+		server_loop->stop.run = stop;
+		server_loop->drained.run = drained;
+		if (i > 0)
+			err = start_loop_thread(server_loop, i);
+		if (err) {
+			end_loop_threads(server, i);
+			goto free_first;
+		}
+	}
+	return 0;
+free_first:
+	loop_free(server->loops[0].loop);
+free_loops:
+	free(server->loops);
+	server->loops = NULL;
+	return err;
+}
+
+void
+server_destroy(struct server *server)
+{
+	end_loop_threads(server, server->loops_count);
+	request_drain(&server->loops[0]);
+	loop_free(server->loops[0].loop);
+	free(server->loops);
+	server->loops = NULL;
+}
+
+/* ---- clients ---- */
+
+static void
+log_refused(struct server *server)
+{
+	uint64_t now_ns = loop_now_ns(server->loops[0].loop);
+
+	atomic_fetch_add(&server->connections_refused, 1);
+	if (server->refused_logged_ns != 0 &&
+	    now_ns - server->refused_logged_ns < REFUSED_LOG_NS)
+		return;
+	server->refused_logged_ns = now_ns;
+	log_warning("a client was turned away: all %u connections are taken "
+	    "(--max-connections) refused=%lu", server->connections_max,
+	    atomic_load(&server->connections_refused));
+}
+
+static struct server_loop *
+least_busy_loop(struct server *server)
+{
+	struct server_loop *least = &server->loops[0];
+	unsigned least_count = atomic_load(&least->connections_count);
+
+	for (unsigned i = 1; i < server->loops_count; i++) {
+		struct server_loop *server_loop = &server->loops[i];
+		unsigned count = atomic_load(&server_loop->connections_count);
+
+		if (count < least_count) {
+			least = server_loop;
+			least_count = count;
+		}
+	}
+	return least;
+}
+
+/* Only loop 0 lets in, so the counts can only shrink behind its back. */
+static void
+let_in(struct server *server, int fd)
+{
+	struct server_loop *server_loop;
+
+	if (atomic_load(&server->connections_count) >=
+	    server->connections_max) {
+		close(fd);
+		log_refused(server);
+		return;
+	}
+	server_loop = least_busy_loop(server);
+	atomic_fetch_add(&server->connections_count, 1);
+	atomic_fetch_add(&server_loop->connections_count, 1);
+	if (!connection_start(server_loop, fd))
+		return;
+	atomic_fetch_sub(&server->connections_count, 1);
+	atomic_fetch_sub(&server_loop->connections_count, 1);
+	close(fd);
+	log_error("out of memory for a client");
+}
+
+struct acceptor {
+	struct co_start start;
+	struct server *server;
+	struct listener *listener;
+};
+
+static co_fn void
+acceptor_run(void *arg)
+{
+	struct acceptor *acceptor = arg;
+	struct server *server = acceptor->server;
+	struct listener *listener = acceptor->listener;
+
+	free(acceptor);
+	for (;;) {
+		int fd = listener_accept(listener);
+
+		if (fd >= 0) {
+			let_in(server, fd);
+		} else if (fd != -EAGAIN) {
+			if (fd != -ECANCELED)
+				log_error("no more clients are accepted "
+				    "on=\"%s\" error=%s", listener->name,
+				    strerror(-fd));
+			break;
+		}
+	}
+	group_leave(&server->acceptors);
+}
+
+int
+server_accept(struct server *server, struct listener *listeners)
+{
+	for (struct listener *listener = listeners; listener;
+	    listener = listener->next) {
+		struct acceptor *acceptor = calloc(1, sizeof(*acceptor));
+
+		if (!acceptor)
+			return -ENOMEM;
+		acceptor->server = server;
+		acceptor->listener = listener;
+		group_enter(&server->acceptors);
+		co_start(&acceptor->start, acceptor_run, acceptor);
+	}
+	return 0;
+}
+
+void
+server_accept_end(struct server *server, struct listener *listeners)
+{
+	for (struct listener *listener = listeners; listener;
+	    listener = listener->next)
+		listener_stop(listener);
+	group_wait(&server->acceptors);
+}
+
+void
+server_drain(struct server *server)
+{
+	assert(server->acceptors.running == 0);
+	server->drain_waiter = co_self();
+	server->loops_draining = server->loops_count;
+	for (unsigned i = 0; i < server->loops_count; i++)
+		loop_post(server->loops[i].loop, &server->loops[i].stop);
+	co_suspend();
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The server: its loops, the clients it lets in, and how it stops.
+ *
+ * Loop 0 is the main thread's; it accepts, and hands each client to the loop
+ * with the fewest.  A connection lives on one loop and takes no lock; what
+ * loops share are the exports (read only) and two counters.
+ *
+ * Stopping: listeners close, requests under way end, later ones are answered
+ * with ESHUTDOWN (options with ERR_SHUTDOWN).  After SERVER_GRACE_MS idle
+ * connections are closed and busy ones when their last reply has left; after
+ * SERVER_DRAIN_MS every socket is shut down.
+ */
+#ifndef SERVER_SERVER_H
+#define SERVER_SERVER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include "runtime/co.h"
+#include "runtime/loop.h"
+#include "runtime/monitor.h"
+#include "server/export.h"
+
+struct connection;
+struct listener;
+struct request;
+
+#define SERVER_LOOPS_MAX 64
+#define SERVER_CONNECTIONS_MAX 1024	/* unless told otherwise */
+
+/*
+ * The most that may be told: each may hold a coroutine while it waits for room
+ * or for a payload, and as many must be left for requests.
+ */
+#define SERVER_CONNECTIONS_LIMIT (CO_ALIVE_MAX / 2)
+#define SERVER_GRACE_MS 1000
+#define SERVER_DRAIN_MS 10000
+
+/* One loop's part; touched by its own thread only, but for the counter. */
+struct server_loop {
+	struct server *server;
+	struct loop *loop;
+	pthread_t thread;		/* of all but loop 0 */
+	atomic_uint connections_count;	/* those on the way here, too */
+	struct connection *connections;
+	struct request *requests_free;
+	unsigned requests_free_count;
+	bool stopping;
+	bool closing;			/* the grace is over */
+	struct timer watch;		/* looks for stuck sends */
+	struct timer grace;
+	struct timer drain;
+	struct task stop;
+	struct task drained;		/* posted to loop 0 */
+};
+
+struct server {
+	struct export_table exports;
+	unsigned loops_count;
+	struct server_loop *loops;
+	unsigned connections_max;
+	atomic_uint connections_count;
+	atomic_ulong connections_refused;
+	uint64_t refused_logged_ns;	/* loop 0 only */
+	struct group acceptors;		/* loop 0 only */
+	unsigned loops_draining;
+	struct co *drain_waiter;
+};
+
+/*
+ * Makes the calling thread's loop and loops_count - 1 threads with one each.
+ * -errno if one cannot be made; then none is left.
+ */
+int server_init(struct server *server, unsigned loops_count,
+    unsigned connections_max);
+
+/* Starts to accept from every listener of the list; on loop 0.  -ENOMEM. */
+int server_accept(struct server *server, struct listener *listeners);
+
+/* Returns when none of the listeners is used any more; on loop 0. */
+co_fn void server_accept_end(struct server *server,
+    struct listener *listeners);
+
+/* The rest of stopping: returns when no connection is left; on loop 0. */
+co_fn void server_drain(struct server *server);
+
+/* Ends the threads and frees the loops, when loop 0 runs no more. */
+void server_destroy(struct server *server);
+
+/* ---- for connection.c ---- */
+
+/* A connection of loop is gone; the caller has freed it. */
+void server_loop_left(struct server_loop *server_loop);
+
+#endif

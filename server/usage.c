@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+#include "server/commands.h"
+
+#include <string.h>
+#include "runtime/log.h"
+#include "runtime/loop.h"
+#include "runtime/worker.h"
+
+const struct command *const commands[] = {
+	&serve_command,
+	&create_command,
+	&info_command,
+	&map_command,
+	&check_command,
+	NULL,
+};
+
+void
+usage_print(FILE *out)
+{
+	fprintf(out, "Usage: qnbd COMMAND [OPTIONS] [ARGUMENTS]\n\n"
+	    "Serve qcow2 images over NBD.\n\n"
+	    "Commands\n");
+	for (unsigned i = 0; commands[i]; i++)
+		fprintf(out, "  %-8s %s\n", commands[i]->name,
+		    commands[i]->summary);
+	fprintf(out, "\n"
+	    "qnbd COMMAND --help lists the options of a command.\n\n"
+	    "  -h, --help      print this\n"
+	    "  -V, --version   print the version\n");
+}
+
+int
+error_print(const struct error *error)
+{
+	log_flush(1000);
+	fprintf(stderr, "qnbd: %s\n", error->message);
+	if (error->hint[0])
+		fprintf(stderr, "  %s\n", error->hint);
+	return error->exit_code ? error->exit_code : 1;
+}
+
+struct call {
+	struct co_start start;
+	struct loop *loop;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+/* The wrapper of a co_fn that came as a pointer, which is not checked. */
+static co_fn void
+call_run(void *arg)
+{
+	struct call *call = arg;
+
+	call->fn(call->arg);
+	loop_stop(call->loop);
+}
+
+int
+command_run(void (*fn)(void *arg), void *arg)
+{
+	struct call call = {.fn = fn, .arg = arg};
+	int err;
+
+	/* A few reads are not worth a ring, nor a warning where none may be. */
+	loop_engine_select(LOOP_THREADS);
+	err = loop_create(1, &call.loop);
+	if (err) {
+		fprintf(stderr, "qnbd: cannot start: %s\n", strerror(-err));
+		return 1;
+	}
+	co_start(&call.start, call_run, &call);
+	loop_run(call.loop);
+	loop_free(call.loop);
+	worker_stop();
+	log_flush(1000);
+	return 0;
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Guards what requests may do to each other: 10,000 random schedules of reads,
+# writes, zeros, trims and flushes on two simulated loops, over a few clusters
+# of three sizes.  schedules.c says which races that is about.
+#
+# QNBD_SEED is the first seed, TEST_ROUNDS multiplies the number of schedules.
+# A failure prints its seed; then build/tests/schedule/schedules IMAGE SEED 1,
+# with an image made as below, prints what happened.
+. "${abs_top_srcdir:-.}/tests/functions.sh"
+requires qemu-img
+
+schedules=$(dirname "$QNBD")/tests/schedule/schedules
+[ -x "$schedules" ] || fail "there is no $schedules; make check builds it"
+seed=${QNBD_SEED:-1}
+rounds=${TEST_ROUNDS:-1}
+slower=1
+case ${QNBD_SANITIZE:-} in
+*thread*) slower=20 ;;
+*address*) slower=5 ;;
+esac
+echo "QNBD_SEED=$seed TEST_ROUNDS=$rounds"
+[ "$slower" -eq 1 ] || echo "one schedule in $slower: the sanitizer is slow"
+
+# try CLUSTER-SIZE DISK-SIZE SCHEDULES
+try()
+{
+	local image=$1.qcow2
+	qemu-img create -q -f qcow2 -o cluster_size="$1" "$image" "$2"
+	"$schedules" "$image" "$seed" $(($3 * rounds / slower)) ||
+	    fail "clusters of $1"
+}
+
+try 512 1M 2000
+try 4k 4M 6000
+try 64k 16M 2000
