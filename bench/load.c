@@ -276,11 +276,13 @@ drive_by_events(struct run *run)
 	return 0;
 }
 
-/* Waits until the server sends, or takes more of what we send. */
+/* Waits until the server sends or, if unsent, takes more of what we send. */
 static int
-wait_both_ways(int fd)
+wait_asleep(int fd, bool unsent)
 {
-	struct pollfd poll_fd = { .fd = fd, .events = POLLIN | POLLOUT };
+	struct pollfd poll_fd = {
+		.fd = fd, .events = POLLIN | (unsent ? POLLOUT : 0),
+	};
 	int count;
 
 	do {
@@ -291,21 +293,25 @@ wait_both_ways(int fd)
 	return count > 0 ? 0 : count == 0 ? -ETIMEDOUT : -errno;
 }
 
-/* A lone connection with all sent needs no epoll: it waits in recv(). */
+/*
+ * A lone connection needs no epoll.  It sleeps in poll(), as real clients do:
+ * one that sleeps in recv() is woken whenever the server takes a request off
+ * its socket, too, and the server pays for that.
+ */
 static int
 drive_one(struct stream *stream, bool spin)
 {
-	enum stream_wait wait;
 	int result = 0;
 
 	while (!result && stream_in_flight(stream) > 0) {
-		wait = spin ? STREAM_WAIT_SPINNING : STREAM_WAIT_ASLEEP;
-		if (stream_unsent(stream)) {
-			wait = STREAM_WAIT_NOT;
-			result = wait_both_ways(stream_fd(stream));
-		}
+		bool unsent = stream_unsent(stream);
+		bool asleep = unsent || !spin;
+
+		if (asleep)
+			result = wait_asleep(stream_fd(stream), unsent);
 		if (!result)
-			result = stream_receive(stream, wait);
+			result = stream_receive(stream, asleep ?
+				STREAM_WAIT_NOT : STREAM_WAIT_SPINNING);
 		if (!result)
 			result = stream_send(stream);
 	}

@@ -262,10 +262,8 @@ receive_some(struct stream *stream, void *to, size_t bytes, int flags,
 	struct stream_patience patience = { 0 };
 	ssize_t got;
 
-	if (wait != STREAM_WAIT_ASLEEP)
-		flags |= MSG_DONTWAIT;
 	for (;;) {
-		got = recv(stream->fd, to, bytes, flags);
+		got = recv(stream->fd, to, bytes, flags | MSG_DONTWAIT);
 		if (got >= 0 || (errno != EAGAIN && errno != EINTR))
 			return got;
 		if (errno == EINTR)

@@ -49,7 +49,6 @@ int stream_send(struct stream *stream);
 /* How to wait for the first byte. */
 enum stream_wait {
 	STREAM_WAIT_NOT,	/* take what is there, if anything */
-	STREAM_WAIT_ASLEEP,
 	STREAM_WAIT_SPINNING,	/* no one has to wake us, at a CPU's cost */
 };
 

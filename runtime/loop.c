@@ -25,7 +25,7 @@
  * burst while the rest is worked on, and sends its next requests meanwhile;
  * enough to share the turn's system calls.
  */
-#define TURN_TASKS_MAX 16
+#define TURN_TASKS_MAX 24
 
 /* An idle loop gives its warm buffers back after this. */
 #define IDLE_NS 1000000000ull

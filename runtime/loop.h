@@ -91,7 +91,7 @@ enum op_kind {
 #define OP_WAIT_ALL	2u
 
 /* What one OP_RECV_POOLED yields at most. */
-#define LOOP_RECV_BYTES (64 * 1024)
+#define LOOP_RECV_BYTES (128 * 1024)
 
 /*
  * Bytes in front of those that are the receiver's to write, too: there it

@@ -23,7 +23,7 @@
 
 #define SQ_ENTRIES 1024
 #define CQ_ENTRIES 8192
-#define RECV_BUFFERS 32	/* a power of two */
+#define RECV_BUFFERS 16	/* a power of two */
 #define RECV_GROUP 0
 
 /* How long a wait for the next request may spin. */
