@@ -21,8 +21,7 @@ struct barrier_waiter {
 struct cut {
 	uint64_t number;
 	bool needs_order;
-	struct slice *refcounts;
-	struct slice *l2;
+	bool links;		/* there are L2 slices or L1 entries */
 	struct changes hooks;
 	uint64_t *table;	/* a copy, if the table has moved */
 	uint64_t table_host;
@@ -97,21 +96,20 @@ co_fn static int
 write_cut(struct image *image, const struct cut *cut)
 {
 	bool hooks = cut->hooks.count > 0 || cut->table;
-	bool links = cut->l2 || cut->l1.count > 0;
 	int err;
 
-	err = slice_write(image, cut->refcounts);
+	err = slice_write(image, SLICE_REFCOUNTS);
 	if (!err)
 		err = write_moved_table(image, cut);
-	if (!err && (hooks || (links && cut->needs_order)))
+	if (!err && (hooks || (cut->links && cut->needs_order)))
 		err = sync_file(image);
 	if (!err && hooks)
 		err = hook_refcounts(image, cut);
 	if (!err && hooks)
 		err = sync_file(image);
-	if (err || (hooks && !links))
+	if (err || (hooks && !cut->links))
 		return err;
-	err = slice_write(image, cut->l2);
+	err = slice_write(image, SLICE_L2);
 	if (!err)
 		err = changes_write(&cut->l1, image->file,
 		    image->header.l1_offset);
@@ -147,8 +145,8 @@ make_cut(struct image *image, struct cut *cut)
 	barrier->needs_order = false;
 	cut->hooks = changes_take(&refcounts->hooks);
 	cut->l1 = changes_take(&barrier->l1);
-	cut->refcounts = slice_freeze(image, SLICE_REFCOUNTS);
-	cut->l2 = slice_freeze(image, SLICE_L2);
+	cut->links = slice_any_dirty(image, SLICE_L2) || cut->l1.count > 0;
+	slice_freeze(image);
 	cut->reserve_end = image->allocator.reserve_end;
 	/* Set again by whatever completes after this. */
 	atomic_store(&image->unsynced, false);
@@ -224,10 +222,9 @@ run_barrier(struct image *image)
 		return;
 	}
 	err = write_cut(image, &cut);
-	slice_thaw(image, cut.refcounts, !err);
-	slice_thaw(image, cut.l2, !err);
 	if (err) {
 		undo_cut(image, &cut);
+		slice_thaw(image, false);
 	} else {
 		barrier->stable_cut = cut.number;
 		if (cut.table)
@@ -238,8 +235,10 @@ run_barrier(struct image *image)
 	}
 	free(cut.table);
 	answer(image, cut.number, err);
-	if (!err)
+	if (!err) {
+		slice_thaw(image, true);
 		quarantine_release(image);
+	}
 }
 
 co_fn static void

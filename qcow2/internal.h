@@ -31,6 +31,9 @@
 #include "runtime/file.h"
 #include "runtime/monitor.h"
 
+/* Runs that one request reads or writes before others get a turn. */
+#define TURN_RUNS 64
+
 /* One image_read() on its way down the chain. */
 struct reader {
 	char *data;		/* where the byte at guest belongs */

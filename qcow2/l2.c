@@ -93,7 +93,7 @@ l2_slice_index(const struct image *image, uint64_t guest)
 bool
 l2_is_stable(const struct image *image, const struct slice *slice)
 {
-	return !slice->dirty && !slice->writing &&
+	return !slice_is_dirty(slice) &&
 	    image->barrier.l1.count == 0 && !image->barrier.running;
 }
 

@@ -136,6 +136,7 @@ int
 qcow2_read(struct image *image, struct reader *reader, uint64_t guest,
     uint64_t length)
 {
+	unsigned runs = 0;
 	int err = 0;
 
 	while (length > 0 && !err) {
@@ -153,6 +154,8 @@ qcow2_read(struct image *image, struct reader *reader, uint64_t guest,
 			break;
 		guest += run.length;
 		length -= run.length;
+		if (++runs % TURN_RUNS == 0)
+			co_yield();
 	}
 	return err;
 }

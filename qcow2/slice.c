@@ -10,9 +10,16 @@
 #include <string.h>
 #include "qcow2/internal.h"
 #include "runtime/log.h"
+#include "runtime/worker.h"
 
 /* Slices that go out in one write. */
-#define SLICE_WRITE_MAX 256
+#define SLICE_WRITE_MAX 64
+
+/* Slices that are looked at before others get a turn. */
+#define TURN_SLICES 512
+
+/* More than this are sorted by a worker. */
+#define SORT_INLINE_MAX 1024
 
 int
 slice_cache_init(struct slice_cache *cache, uint32_t cluster_bytes,
@@ -49,7 +56,7 @@ slice_cache_free(struct slice_cache *cache)
 	while (slice) {
 		struct slice *newer = slice->newer;
 
-		assert(slice->pins == 0 && !slice->writing);
+		assert(slice->pins == 0 && !slice->frozen);
 		slice_free(slice);
 		slice = newer;
 	}
@@ -137,7 +144,7 @@ evict(struct slice_cache *cache)
 
 		if (cache->count < cache->count_max)
 			return;
-		if (slice->pins > 0 || slice->dirty || slice->writing) {
+		if (slice->pins > 0 || slice_is_dirty(slice)) {
 			unlink_use(cache, slice);
 			link_newest(cache, slice);
 		} else {
@@ -298,14 +305,22 @@ slice_unpin(struct image *image, struct slice *slice)
 
 /* ---- changing and writing back ---- */
 
+static bool
+is_frozen(const struct slice_cache *cache, const struct slice *slice)
+{
+	return slice->listed[!cache->gathering];
+}
+
 static void
 mark_dirty(struct slice_cache *cache, struct slice *slice)
 {
-	if (slice->dirty)
+	unsigned side = cache->gathering;
+
+	if (slice->listed[side])
 		return;
-	slice->dirty = true;
-	slice->dirty_next = cache->dirty[slice->kind];
-	cache->dirty[slice->kind] = slice;
+	slice->listed[side] = true;
+	slice->listed_next[side] = cache->lists[side][slice->kind];
+	cache->lists[side][slice->kind] = slice;
 	cache->dirty_count++;
 }
 
@@ -315,12 +330,13 @@ slice_modify(struct image *image, struct slice *slice)
 	struct slice_cache *cache = &image->slices;
 
 	assert(monitor_entered(&image->monitor) && slice->pins > 0);
-	if (slice->writing == slice->data) {
+	if (is_frozen(cache, slice) && !slice->frozen) {
 		uint8_t *copy = malloc(cache->slice_bytes);
 
 		if (!copy)
 			return NULL;
 		memcpy(copy, slice->data, cache->slice_bytes);
+		slice->frozen = slice->data;
 		slice->data = copy;
 	}
 	mark_dirty(cache, slice);
@@ -338,43 +354,59 @@ slice_forget(struct image *image, uint64_t host, uint64_t bytes)
 
 		if (!slice)
 			continue;
-		assert(slice->pins == 0 && !slice->dirty && !slice->writing);
+		assert(slice->pins == 0 && !slice_is_dirty(slice));
 		take_out(cache, slice);
 		slice_free(slice);
 	}
 }
 
-struct slice *
-slice_freeze(struct image *image, enum slice_kind kind)
+bool
+slice_any_dirty(const struct image *image, enum slice_kind kind)
 {
-	struct slice_cache *cache = &image->slices;
-	struct slice *frozen = cache->dirty[kind];
+	const struct slice_cache *cache = &image->slices;
 
-	for (struct slice *slice = frozen; slice; slice = slice->dirty_next) {
-		assert(!slice->writing);
-		slice->dirty = false;
-		slice->writing = slice->data;
-		slice->frozen_next = slice->dirty_next;
-		cache->dirty_count--;
-	}
-	cache->dirty[kind] = NULL;
-	return frozen;
+	return cache->lists[cache->gathering][kind] != NULL;
 }
 
 void
-slice_thaw(struct image *image, struct slice *frozen, bool written)
+slice_freeze(struct image *image)
 {
-	while (frozen) {
-		struct slice *slice = frozen;
+	struct slice_cache *cache = &image->slices;
 
-		frozen = slice->frozen_next;
-		if (slice->writing != slice->data)
-			free(slice->writing);
-		slice->writing = NULL;
-		if (!written)
-			mark_dirty(&image->slices, slice);
+	assert(monitor_entered(&image->monitor));
+	cache->gathering = !cache->gathering;
+	for (int kind = 0; kind < SLICE_KINDS; kind++)
+		assert(!cache->lists[cache->gathering][kind]);
+	cache->dirty_count = 0;
+}
+
+void
+slice_thaw(struct image *image, bool written)
+{
+	struct slice_cache *cache = &image->slices;
+	unsigned side = !cache->gathering, done = 0;
+
+	for (int kind = 0; kind < SLICE_KINDS; kind++) {
+		struct slice *slice;
+
+		while ((slice = cache->lists[side][kind])) {
+			cache->lists[side][kind] = slice->listed_next[side];
+			slice->listed[side] = false;
+			free(slice->frozen);
+			slice->frozen = NULL;
+			if (!written)
+				mark_dirty(cache, slice);
+			if (++done % TURN_SLICES == 0)
+				co_yield();
+		}
 	}
 }
+
+/* What a freeze has of a kind, sorted by place. */
+struct frozen_list {
+	struct slice **list;
+	size_t count;
+};
 
 static int
 by_host(const void *a, const void *b)
@@ -383,6 +415,47 @@ by_host(const void *a, const void *b)
 
 	return ((*left)->host > (*right)->host) -
 	    ((*left)->host < (*right)->host);
+}
+
+static void
+sort(void *arg)
+{
+	struct frozen_list *frozen = arg;
+
+	qsort(frozen->list, frozen->count, sizeof(*frozen->list), by_host);
+}
+
+co_fn static int
+collect(struct image *image, enum slice_kind kind,
+    struct frozen_list *frozen)
+{
+	struct slice_cache *cache = &image->slices;
+	unsigned side = !cache->gathering;
+	size_t room = 0;
+
+	*frozen = (struct frozen_list){0};
+	for (struct slice *slice = cache->lists[side][kind]; slice;
+	    slice = slice->listed_next[side]) {
+		if (frozen->count == room) {
+			struct slice **list;
+
+			room = room ? 2 * room : 16;
+			list = realloc(frozen->list, room * sizeof(*list));
+			if (!list) {
+				free(frozen->list);
+				return -ENOMEM;
+			}
+			frozen->list = list;
+		}
+		frozen->list[frozen->count++] = slice;
+		if (frozen->count % TURN_SLICES == 0)
+			co_yield();
+	}
+	if (frozen->count > SORT_INLINE_MAX)
+		worker_run(sort, frozen);
+	else if (frozen->count > 1)
+		sort(frozen);
+	return 0;
 }
 
 /* Writes as many of the sorted slices as stand side by side; how many. */
@@ -396,8 +469,10 @@ write_neighbours(struct image *image, struct slice **list, size_t count,
 
 	while (run < count && run < SLICE_WRITE_MAX &&
 	    list[run]->host == list[0]->host + run * bytes) {
-		iov[run] = (struct iovec){list[run]->writing, bytes};
-		run++;
+		uint8_t *data = list[run]->frozen ? list[run]->frozen :
+		    list[run]->data;
+
+		iov[run++] = (struct iovec){data, bytes};
 	}
 	*errp = file_pwritev(image->file, iov, (unsigned)run, list[0]->host,
 	    0);
@@ -405,26 +480,23 @@ write_neighbours(struct image *image, struct slice **list, size_t count,
 }
 
 int
-slice_write(struct image *image, struct slice *frozen)
+slice_write(struct image *image, enum slice_kind kind)
 {
-	struct slice **list;
-	size_t count = 0, done = 0;
-	int err = 0;
+	struct frozen_list frozen;
+	size_t done = 0, yielded = 0;
+	int err;
 
-	for (struct slice *slice = frozen; slice; slice = slice->frozen_next)
-		count++;
-	if (count == 0)
-		return 0;
-	list = malloc(count * sizeof(*list));
-	if (!list)
-		return -ENOMEM;
-	count = 0;
-	for (struct slice *slice = frozen; slice; slice = slice->frozen_next)
-		list[count++] = slice;
-	qsort(list, count, sizeof(*list), by_host);
-	while (done < count && !err)
-		done += write_neighbours(image, list + done, count - done,
-		    &err);
-	free(list);
+	err = collect(image, kind, &frozen);
+	if (err)
+		return err;
+	while (done < frozen.count && !err) {
+		done += write_neighbours(image, frozen.list + done,
+		    frozen.count - done, &err);
+		if (done - yielded >= SLICE_WRITE_MAX) {
+			yielded = done;
+			co_yield();
+		}
+	}
+	free(frozen.list);
 	return err;
 }

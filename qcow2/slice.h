@@ -44,10 +44,13 @@ struct slice {
 	unsigned pins;
 	bool loading;
 	bool faulty;		/* has entries that are wrong */
-	bool dirty;		/* changed since the last freeze */
-	uint8_t *writing;	/* what a barrier writes; immutable meanwhile */
-	struct slice *dirty_next;
-	struct slice *frozen_next;
+	/*
+	 * Two lists of changed slices take turns: one gathers, one is being
+	 * written.  A slice may be in both.
+	 */
+	bool listed[2];
+	struct slice *listed_next[2];
+	uint8_t *frozen;	/* what is written, if data has moved on */
 	int load_error;
 	struct wait_queue loaded;
 	struct slice *hash_next;
@@ -61,8 +64,9 @@ struct slice_cache {
 	struct slice **buckets;
 	size_t bucket_count;	/* a power of two */
 	struct slice *oldest, *newest;
-	struct slice *dirty[SLICE_KINDS];
-	size_t dirty_count;
+	unsigned gathering;	/* 0 or 1: the list changed slices go to */
+	struct slice *lists[2][SLICE_KINDS];
+	size_t dirty_count;	/* in the gathering lists */
 	uint64_t hits, misses;
 };
 
@@ -89,19 +93,32 @@ uint8_t *slice_modify(struct image *image, struct slice *slice);
 /* Forgets clean slices of the bytes at host, which become another table. */
 void slice_forget(struct image *image, uint64_t host, uint64_t bytes);
 
+/* Whether something of it is not on disk yet. */
+static inline bool
+slice_is_dirty(const struct slice *slice)
+{
+	return slice->listed[0] || slice->listed[1];
+}
+
 /* ---- for the barrier ---- */
 
+/* Whether a freeze would find slices of that kind. */
+bool slice_any_dirty(const struct image *image, enum slice_kind kind);
+
 /*
- * Takes all dirty slices of a kind: their content of now stands in writing,
- * later changes go to a copy.  The list is linked by frozen_next.
+ * Freezes all dirty slices as they are now, in a moment however many there
+ * are: later changes go to copies.  All of the last freeze have been thawed.
  */
-struct slice *slice_freeze(struct image *image, enum slice_kind kind);
+void slice_freeze(struct image *image);
 
-/* Writes a frozen list, neighbours in one go.  The first error. */
-co_fn int slice_write(struct image *image, struct slice *frozen);
+/* Writes the frozen slices of a kind, neighbours at once.  The first error. */
+co_fn int slice_write(struct image *image, enum slice_kind kind);
 
-/* Ends a freeze; what was not written is dirty again. */
-void slice_thaw(struct image *image, struct slice *frozen, bool written);
+/*
+ * Ends a freeze; what was not written is dirty again.  Others get a turn in
+ * between, and find a slice frozen or thawed.
+ */
+co_fn void slice_thaw(struct image *image, bool written);
 
 /* What is wrong with an L2 entry of a faulty slice; NULL: nothing. */
 const char *slice_l2_fault(const struct image *image, uint64_t entry);

@@ -443,6 +443,7 @@ qcow2_write(struct image *image, uint64_t guest, const void *data,
 {
 	const char *source = data;
 	bool needs_flush = false, made_room = false;
+	unsigned runs = 0;
 
 	while (length > 0) {
 		struct write write = {
@@ -465,6 +466,8 @@ qcow2_write(struct image *image, uint64_t guest, const void *data,
 		guest += write.length;
 		source += write.length;
 		length -= write.length;
+		if (++runs % TURN_RUNS == 0)
+			co_yield();
 	}
 	return flags & IMAGE_FUA && needs_flush ? qcow2_flush(image) : 0;
 }

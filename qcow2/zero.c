@@ -16,8 +16,8 @@
 #define ZEROS_BYTES (64 * 1024)
 static const char zeros[ZEROS_BYTES];
 
-/* Steps that find nothing to do before others on the loop get a turn. */
-#define IDLE_STEPS 64
+/* Entries that are looked at before others on the loop get a turn. */
+#define TURN_ENTRIES 256
 
 static bool
 has_backing_at(const struct image *image, uint64_t guest)
@@ -167,7 +167,8 @@ co_fn static int
 clear_clusters(struct image *image, uint64_t guest, uint64_t length,
     bool keep_room)
 {
-	unsigned steps = 0;
+	unsigned step_entries = image->slices.slice_bytes / ENTRY_BYTES;
+	unsigned entries = 0;
 
 	while (length > 0) {
 		uint64_t done = 0;
@@ -178,8 +179,11 @@ clear_clusters(struct image *image, uint64_t guest, uint64_t length,
 			return err;
 		guest += done;
 		length -= done;
-		if (++steps % IDLE_STEPS == 0)
+		entries += step_entries;
+		if (entries >= TURN_ENTRIES && length > 0) {
+			entries = 0;
 			co_yield();
+		}
 	}
 	return 0;
 }
@@ -229,6 +233,8 @@ write_zeros(struct image *image, uint64_t guest, uint64_t length,
 			return err;
 		guest += part;
 		length -= part;
+		if (length > 0)
+			co_yield();
 	}
 	return 0;
 }

@@ -431,6 +431,6 @@ co_wake(struct co *co)
 void
 co_yield(void)
 {
-	co_wake(current);
+	loop_post_next_turn(&current->task);
 	co_suspend();
 }

@@ -54,15 +54,53 @@ os_file_of(struct file *file)
 
 /* ---- reading and writing ---- */
 
+/* Moved at once before others on the loop get a turn. */
+#define NOW_BYTES_MAX ((size_t)1 << 20)
+
+/* An iovec that was shortened for the time of one system call. */
+struct clip {
+	struct iovec *last;	/* NULL: none was */
+	size_t length;		/* what it was */
+};
+
+/* Lets iov end at NOW_BYTES_MAX; how many of it are left. */
+static unsigned
+clip(struct iovec *iov, unsigned iov_count, struct clip *clip)
+{
+	size_t room = NOW_BYTES_MAX;
+
+	for (unsigned i = 0; i < iov_count; i++) {
+		if (iov[i].iov_len > room) {
+			*clip = (struct clip){&iov[i], iov[i].iov_len};
+			iov[i].iov_len = room;
+			return room > 0 ? i + 1 : i;
+		}
+		room -= iov[i].iov_len;
+	}
+	clip->last = NULL;
+	return iov_count;
+}
+
+co_fn static void
+unclip(const struct clip *clip)
+{
+	if (!clip->last)
+		return;
+	clip->last->iov_len = clip->length;
+	co_yield();
+}
+
 /* -EAGAIN where the answer would have to be waited for. */
-static int64_t
+co_fn static int64_t
 read_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
     uint64_t offset)
 {
 	struct monitor *monitor = co_monitor();
 	int flags = os->in_memory ? 0 : RWF_NOWAIT;
+	struct clip clipped;
 	ssize_t got;
 
+	iov_count = clip(iov, iov_count, &clipped);
 	if (monitor)
 		monitor_unlock(monitor);
 	got = preadv2(os->fd, iov, (int)iov_count, (off_t)offset, flags);
@@ -70,6 +108,7 @@ read_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
 		got = -errno;
 	if (monitor)
 		monitor_lock(monitor);
+	unclip(&clipped);
 	if (got == -EOPNOTSUPP && !os->in_memory) {
 		os->reads_nowait = false;
 		return -EAGAIN;
@@ -78,13 +117,15 @@ read_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
 }
 
 /* -EAGAIN where the write might have to wait. */
-static int64_t
+co_fn static int64_t
 write_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
     uint64_t offset, unsigned flags)
 {
 	struct monitor *monitor = co_monitor();
+	struct clip clipped;
 	ssize_t put;
 
+	iov_count = clip(iov, iov_count, &clipped);
 	if (monitor)
 		monitor_unlock(monitor);
 	put = pwritev2(os->fd, iov, (int)iov_count, (off_t)offset,
@@ -94,6 +135,7 @@ write_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
 		put = -errno;
 	if (monitor)
 		monitor_lock(monitor);
+	unclip(&clipped);
 	if (put == -EOPNOTSUPP && !os->in_memory) {
 		os->writes_nowait = false;
 		return -EAGAIN;
@@ -144,7 +186,6 @@ os_pwritev(struct file *file, struct iovec *iov, unsigned iov_count,
 		.iov = iov, .iov_count = iov_count, .offset = offset,
 		.flags = flags & FILE_DSYNC ? OP_DSYNC : 0,
 	};
-
 	struct writer *writer;
 
 	if (os->in_memory)

@@ -206,6 +206,16 @@ loop_take_inbox(struct loop *loop)
 	pthread_mutex_unlock(&loop->inbox_lock);
 }
 
+/* In sim each task is a turn. */
+void
+loop_post_next_turn(struct task *task)
+{
+	if (loop_is_simulated(self))
+		loop_post(self, task);
+	else
+		task_list_append(&self->next_turn, task);
+}
+
 void
 loop_at_turn_end(struct loop *loop, struct task *task)
 {
@@ -251,7 +261,8 @@ prepare_sleep(struct loop *loop)
 {
 	int64_t timeout_ns;
 
-	if (loop->ready.first || atomic_load(&loop->stopping))
+	if (loop->ready.first || loop->next_turn.first ||
+	    atomic_load(&loop->stopping))
 		return 0;
 	timeout_ns = loop_timeout_ns(loop);
 	if (timeout_ns == 0)
@@ -293,6 +304,7 @@ loop_run(struct loop *loop)
 		atomic_store_explicit(&loop->asleep, false,
 		    memory_order_relaxed);
 		loop_take_inbox(loop);
+		task_list_join(&loop->ready, &loop->next_turn);
 		loop->stats.turns++;
 		if (timeout_ns == (int64_t)IDLE_NS && !loop->ready.first &&
 		    turn_ops == loop->stats.submitted)

@@ -64,6 +64,12 @@ void loop_post(struct loop *loop, struct task *task);
 /* The same for all of tasks, at the cost of one; leaves the list empty. */
 void loop_post_list(struct loop *loop, struct task_list *tasks);
 
+/*
+ * Makes task ready on the calling thread's loop once it has been to the
+ * kernel: what has arrived there by then comes first.
+ */
+void loop_post_next_turn(struct task *task);
+
 /* Runs task when this turn has nothing ready any more; own loop only. */
 void loop_at_turn_end(struct loop *loop, struct task *task);
 

@@ -54,6 +54,7 @@ struct loop {
 	void *engine;			/* the engine's own state */
 	struct task_list ready;
 	struct task_list turn_end;
+	struct task_list next_turn;	/* ready after the next wait */
 	unsigned timers_count;
 	unsigned timers_room;
 	struct timer **timers;		/* a heap, [0] is the earliest */

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the engine is allowed to spend: fdatasyncs for each kind of flush, room
- * in the file, memory.
+ * in the file, memory, turns.
  *
  * Guards against: a barrier that syncs once more than it has to (DESIGN.md,
  * section 5), requests that each pay for a sync they could share, a file that
- * grows while what is freed waits, a cache of tables without a limit, and a
- * barrier that cannot begin because too much waits for it.
+ * grows while what is freed waits, a cache of tables without a limit, work that
+ * keeps others on its loop waiting, and a barrier that cannot begin because too
+ * much waits for it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -580,6 +581,50 @@ START_TEST(trimmed_room_goes_back_without_more_requests)
 }
 END_TEST
 
+/* ---- turns ---- */
+
+#define LONG_CLUSTERS 4096u
+#define LONG_BYTES (LONG_CLUSTERS * 512u)
+
+/* How often others had a turn before a request of much work was done. */
+co_fn static unsigned
+turns_of_others(struct world *world, enum action action, unsigned flags)
+{
+	struct request request = request_of(action, 0, LONG_BYTES, 0, flags);
+	unsigned turns = 0;
+
+	request_start(world, 0, &request);
+	while (!request.done) {
+		co_yield();
+		turns++;
+	}
+	request_finish(&request);
+	return turns;
+}
+
+/* All tables are in memory, so there is nothing to wait for. */
+co_fn static void
+trim_and_zero_much(struct world *world)
+{
+	unsigned turns_min = LONG_CLUSTERS / 512;
+
+	world_write(world, 0, LONG_BYTES, 0x11);
+	ck_assert_uint_ge(turns_of_others(world, ACTION_ZERO, IMAGE_NO_HOLE),
+	    turns_min);
+	ck_assert_uint_ge(turns_of_others(world, ACTION_DISCARD, 0),
+	    turns_min);
+	settle(world);
+}
+
+START_TEST(long_trims_let_others_have_turns)
+{
+	world_play(&(struct world_options){
+		.seed = _i, .loops = 1, .cluster_bytes = 512,
+		.disk_bytes = LONG_BYTES,
+	}, trim_and_zero_much);
+}
+END_TEST
+
 /* ---- memory ---- */
 
 /* Looks at one cluster of every slice; how many reads of tables that took. */
@@ -687,6 +732,7 @@ main(void)
 		flushes_at_once_share_one_barrier,
 		flushes_under_load_share_barriers,
 		trimmed_room_goes_back_without_more_requests,
+		long_trims_let_others_have_turns,
 		cache_is_bounded,
 		cache_is_bounded_behind_dirty_slices,
 	};
