@@ -259,6 +259,8 @@ open_layer(struct file *file, const char *path, enum image_format format,
 		image_close(image);
 		return err;
 	}
+	image->can_splice = file->can_splice && !writable &&
+	    !image->force_share;
 	*imagep = image;
 	return 0;
 }

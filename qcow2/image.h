@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include "runtime/co.h"
 #include "runtime/error.h"
+#include "runtime/splice_pipe.h"
 
 struct file;
 struct image;
@@ -98,6 +99,28 @@ struct image_holes {
  */
 co_fn int image_read(struct image *image, uint64_t guest, void *data,
     size_t length, struct image_holes *holes);
+
+/* Ranges that one plan may have; what is more scattered is read. */
+#define IMAGE_PLAN_RANGES_MAX 32
+
+/* Where a part of the disk lies; on the caller's stack. */
+struct image_plan {
+	unsigned count;
+	struct file_range ranges[IMAGE_PLAN_RANGES_MAX];
+};
+
+/*
+ * For readers that pass data on without copying it, as file_splice() does: 1
+ * if all of the range is plain data that nobody changes, and plan says where.
+ * 0: it is to be read.  -EIO, -ENOMEM.
+ *
+ * Nobody changes images that are open for reading alone, such as the lower
+ * ones of a chain.  In one that is written to, clusters are freed and reused,
+ * and a page that is on its way to a socket would then show other data: a punch
+ * does not part it from its file, since pages come in large folios.
+ */
+co_fn int image_plan(struct image *image, uint64_t guest, uint64_t length,
+    struct image_plan *plan);
 
 #define IMAGE_FUA	1u	/* stable before the return */
 #define IMAGE_NO_HOLE	2u	/* image_zero(): keep the room allocated */

@@ -45,6 +45,8 @@ struct reader {
 struct image_ops {
 	int (*read)(struct image *image, struct reader *reader,
 	    uint64_t guest, uint64_t length);
+	int (*plan)(struct image *image, struct image_plan *plan,
+	    uint64_t guest, uint64_t length);
 	/* One extent: as much of the range as has equal facts. */
 	int (*status)(struct image *image, uint64_t guest, uint64_t length,
 	    struct image_extent *extent);
@@ -69,6 +71,7 @@ struct image {
 	bool writable;
 	bool force_share;
 	enum image_discard discard;
+	bool can_splice;		/* see image_plan() */
 	unsigned loops;
 	uint64_t size_bytes;
 
@@ -114,6 +117,8 @@ extern const struct image_ops raw_ops;
  */
 co_fn int qcow2_open(struct image *image, const struct image_options *options,
     struct error *error);
+co_fn int raw_plan(struct image *image, struct image_plan *plan,
+    uint64_t guest, uint64_t length);
 co_fn int raw_open(struct image *image, struct error *error);
 
 /* Reads from an image of any format what lies inside it; zeros beyond. */
@@ -171,6 +176,8 @@ step_length(const struct image *image, uint64_t guest, uint64_t length)
 
 /* qcow2's parts of image_ops. */
 co_fn int qcow2_read(struct image *image, struct reader *reader,
+    uint64_t guest, uint64_t length);
+co_fn int qcow2_plan(struct image *image, struct image_plan *plan,
     uint64_t guest, uint64_t length);
 co_fn int qcow2_status(struct image *image, uint64_t guest, uint64_t length,
     struct image_extent *extent);

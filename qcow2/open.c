@@ -518,6 +518,7 @@ qcow2_close(struct image *image)
 
 const struct image_ops qcow2_ops = {
 	.read = qcow2_read,
+	.plan = qcow2_plan,
 	.status = qcow2_status,
 	.write = qcow2_write,
 	.zero = qcow2_zero,

@@ -122,6 +122,7 @@ raw_close(struct image *image)
 
 const struct image_ops raw_ops = {
 	.read = raw_read,
+	.plan = raw_plan,
 	.status = raw_status,
 	.write = raw_write,
 	.zero = raw_zero,

@@ -166,6 +166,24 @@ file_seek_hole(struct file *file, uint64_t offset)
 	return file->ops->seek(file, offset, false);
 }
 
+bool
+file_is_cached(struct file *file, uint64_t offset, size_t length)
+{
+	return file->can_splice && file->ops->is_cached(file, offset, length);
+}
+
+int64_t
+file_splice(struct file *file, int pipe_fd, uint64_t offset, size_t length)
+{
+	int64_t moved;
+
+	assert(file->can_splice);
+	do
+		moved = file->ops->splice(file, pipe_fd, offset, length);
+	while (moved == -EINTR);
+	return moved;
+}
+
 void
 file_close(struct file *file)
 {

@@ -55,6 +55,10 @@ struct file_ops {
 	int64_t (*size)(struct file *file);
 	/* Offset of the next data (or hole) at or after offset, or -ENXIO. */
 	int64_t (*seek)(struct file *file, uint64_t offset, bool data);
+	/* NULL where can_splice is false. */
+	bool (*is_cached)(struct file *file, uint64_t offset, size_t length);
+	int64_t (*splice)(struct file *file, int pipe_fd, uint64_t offset,
+	    size_t length);
 	void (*close)(struct file *file);
 };
 
@@ -65,6 +69,7 @@ struct file {
 	struct file_id id;
 	bool is_regular;	/* else a block device */
 	bool writable;
+	bool can_splice;	/* file_splice() may work */
 	uint32_t request_alignment; /* of offset, length, memory; 1: none */
 };
 
@@ -118,6 +123,22 @@ int64_t file_size(struct file *file);
  */
 int64_t file_seek_data(struct file *file, uint64_t offset);
 int64_t file_seek_hole(struct file *file, uint64_t offset);
+
+/*
+ * Whether file_splice() of this range would neither wait nor meet the end of
+ * the file.  Does not suspend; takes no lock.
+ */
+bool file_is_cached(struct file *file, uint64_t offset, size_t length);
+
+/*
+ * Puts the pages of the page cache that hold the range into a pipe, without
+ * copying; offset need not be aligned.  Does not suspend.  What is in the pipe,
+ * and then on its way to a socket, changes when the file is changed there, by
+ * writes and by punches.  Bytes moved, which may be fewer than length (the pipe
+ * is full, or the file has been cut short); -errno if none.
+ */
+int64_t file_splice(struct file *file, int pipe_fd, uint64_t offset,
+    size_t length);
 
 /*
  * Locks as QEMU holds them, so that both programs exclude each other: OFD read

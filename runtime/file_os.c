@@ -11,6 +11,8 @@
  * coroutine's loop.  A monitor the caller is in is
  * left during all of them.
  *
+ * Pages are spliced only where no disk has to be waited for.
+ *
  * Truncation goes to a worker: the kernels' io_uring learned it late.
  */
 #include <assert.h>
@@ -20,6 +22,7 @@
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +45,7 @@ struct os_file {
 	bool in_memory;		/* tmpfs: never waits for a disk */
 	bool reads_nowait;	/* RWF_NOWAIT has not been refused so far */
 	bool writes_nowait;
+	atomic_uint_least64_t size_seen;	/* it was at least this long */
 	struct writer *writer;	/* once it has; see os_pwritev() */
 	pthread_mutex_t writer_lock;
 };
@@ -263,6 +267,8 @@ os_truncate(struct file *file, uint64_t size)
 		.fd = os_file_of(file)->fd, .size = size,
 	};
 
+	atomic_store_explicit(&os_file_of(file)->size_seen, 0,
+	    memory_order_relaxed);
 	worker_run(truncate_job, &truncation);
 	return truncation.result;
 }
@@ -299,6 +305,94 @@ os_seek(struct file *file, uint64_t offset, bool data)
 	return data ? (int64_t)offset : size;
 }
 
+/* ---- splicing ---- */
+
+/* cachestat(2) came with kernel 6.5; the numbers are the kernel's. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
+struct cachestat_range {
+	uint64_t offset;
+	uint64_t length;
+};
+
+struct cachestat_counts {
+	uint64_t cached;
+	uint64_t dirty;
+	uint64_t writeback;
+	uint64_t evicted;
+	uint64_t recently_evicted;
+};
+
+#define PAGE_BYTES 4096u
+
+static bool
+has_size(struct os_file *os, uint64_t end)
+{
+	struct stat st;
+
+	if (end <= atomic_load_explicit(&os->size_seen, memory_order_relaxed))
+		return true;
+	if (fstat(os->fd, &st))
+		return false;
+	atomic_store_explicit(&os->size_seen, (uint64_t)st.st_size,
+	    memory_order_relaxed);
+	return end <= (uint64_t)st.st_size;
+}
+
+/* The page is there and filled: a byte of it can be read without waiting. */
+static bool
+page_is_filled(struct os_file *os, uint64_t offset)
+{
+	char byte;
+	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+
+	return preadv2(os->fd, &iov, 1, (off_t)offset, RWF_NOWAIT) == 1;
+}
+
+/* Pages of the range in the cache, filled or on their way from the disk. */
+static uint64_t
+count_cached(struct os_file *os, uint64_t offset, size_t length)
+{
+	struct cachestat_range range = {.offset = offset, .length = length};
+	struct cachestat_counts counts;
+
+	if (syscall(SYS_cachestat, os->fd, &range, &counts, 0))
+		return 0;
+	return counts.cached;
+}
+
+/*
+ * Pages read ahead come from the disk in order, so that if the last one is
+ * filled the others are.
+ */
+static bool
+os_is_cached(struct file *file, uint64_t offset, size_t length)
+{
+	struct os_file *os = os_file_of(file);
+	uint64_t pages = (offset + length - 1) / PAGE_BYTES -
+	    offset / PAGE_BYTES + 1;
+
+	if (!has_size(os, offset + length))
+		return false;
+	if (os->in_memory)
+		return true;
+	return page_is_filled(os, offset + length - 1) &&
+	    (pages < 2 || page_is_filled(os, offset)) &&
+	    (pages < 3 || count_cached(os, offset, length) == pages);
+}
+
+static int64_t
+os_splice(struct file *file, int pipe_fd, uint64_t offset, size_t length)
+{
+	off_t position = (off_t)offset;
+	ssize_t moved = splice(os_file_of(file)->fd, &position, pipe_fd, NULL,
+	    length, SPLICE_F_NONBLOCK);
+
+	return moved < 0 ? -errno : moved;
+}
+
 static void
 os_close(struct file *file)
 {
@@ -317,6 +411,8 @@ static const struct file_ops os_ops = {
 	.truncate = os_truncate,
 	.size = os_size,
 	.seek = os_seek,
+	.is_cached = os_is_cached,
+	.splice = os_splice,
 	.close = os_close,
 };
 
@@ -361,6 +457,8 @@ file_open_fd(int fd, const char *name, unsigned flags, struct file **filep)
 	os->file.request_alignment = 1;
 	os->fd = fd;
 	os->in_memory = os->file.is_regular && is_in_memory(fd);
+	os->file.can_splice = os->file.is_regular &&
+	    sysconf(_SC_PAGESIZE) == PAGE_BYTES;
 	os->reads_nowait = true;
 	os->writes_nowait = true;
 	pthread_mutex_init(&os->writer_lock, NULL);

@@ -18,6 +18,7 @@
 #include "runtime/buf.h"
 #include "runtime/log.h"
 #include "runtime/loop_internal.h"
+#include "runtime/splice_pipe.h"
 #include "runtime/writer.h"
 
 /*
@@ -99,6 +100,19 @@ loop_create(unsigned loops_max, struct loop **loopp)
 	return err;
 }
 
+static bool
+has_pools(void)
+{
+	return buf_pool_bytes() > 0 || splice_pipe_kept();
+}
+
+static void
+drain_pools(void)
+{
+	buf_pool_drain();
+	splice_pipe_drain();
+}
+
 void
 loop_free(struct loop *loop)
 {
@@ -111,7 +125,7 @@ loop_free(struct loop *loop)
 	assert(!loop->ready.first && loop->co_alive == 0);
 	if (self == loop) {
 		co_pool_drain();
-		buf_pool_drain();
+		drain_pools();
 		self = NULL;
 	}
 	loop->ops->destroy(loop);
@@ -274,11 +288,11 @@ prepare_sleep(struct loop *loop)
 	return 0;
 }
 
-/* Warm buffers are worth keeping only while there is work for them. */
+/* Warm buffers and pipes are worth keeping only while there is work. */
 static int64_t
 idle_timeout(int64_t timeout_ns)
 {
-	if (buf_pool_bytes() == 0)
+	if (!has_pools())
 		return timeout_ns;
 	if (timeout_ns < 0 || timeout_ns > (int64_t)IDLE_NS)
 		return IDLE_NS;
@@ -308,7 +322,7 @@ loop_run(struct loop *loop)
 		loop->stats.turns++;
 		if (timeout_ns == (int64_t)IDLE_NS && !loop->ready.first &&
 		    turn_ops == loop->stats.submitted)
-			buf_pool_drain();
+			drain_pools();
 	}
 	atomic_store(&loop->stopping, false);
 }

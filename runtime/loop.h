@@ -91,6 +91,7 @@ enum op_kind {
 	OP_RECV_POOLED,	/* fd -> bytes, and a buffer of the loop's own */
 	OP_SEND,	/* fd, iov, iov_count -> bytes (short only on error) */
 	OP_POLL_IN,	/* fd: readable */
+	OP_POLL_OUT,	/* fd: writable; not in sim */
 };
 
 #define OP_DSYNC	1u

@@ -45,7 +45,7 @@ enum place {
 /* What waits for a descriptor. */
 struct watch {
 	struct op_list readers;	/* receives, accepts, polls */
-	struct op_list writers;	/* sends */
+	struct op_list writers;	/* sends, polls for writing */
 	uint32_t armed;		/* valid while anything waits */
 	bool known;		/* epoll probably has it already */
 };
@@ -153,7 +153,7 @@ static void
 wait_for_socket(struct loop *loop, struct threads *threads, struct op *op)
 {
 	struct watch *watch = watch_of(threads, op->fd);
-	bool writes = op->kind == OP_SEND;
+	bool writes = op->kind == OP_SEND || op->kind == OP_POLL_OUT;
 	struct op_list *list;
 	int err;
 

@@ -337,6 +337,9 @@ prepare(struct loop *loop, struct uring *uring, struct op *op)
 	case OP_POLL_IN:
 		io_uring_prep_poll_add(sqe, op->fd, POLLIN);
 		break;
+	case OP_POLL_OUT:
+		io_uring_prep_poll_add(sqe, op->fd, POLLOUT);
+		break;
 	case OP_RECV_POOLED:
 		break;
 	}
@@ -463,6 +466,7 @@ complete(struct loop *loop, struct uring *uring,
 		complete_recv_pooled(loop, uring, op, cqe);
 		break;
 	case OP_POLL_IN:
+	case OP_POLL_OUT:
 		loop_complete(loop, op, cqe->res < 0 ? cqe->res : 0);
 		break;
 	default:

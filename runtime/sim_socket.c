@@ -340,6 +340,7 @@ sim_socket_submit(struct sim_loop *loop, struct op *op)
 	struct sim_socket *socket = socket_of(loop->sim, op->fd);
 
 	assert(op->kind >= OP_ACCEPT);	/* files are not descriptors here */
+	assert(op->kind != OP_POLL_OUT);	/* its files are not spliced */
 	assert((op->kind == OP_ACCEPT) == socket->is_listener ||
 	    op->kind == OP_POLL_IN);
 	op->result = 0;

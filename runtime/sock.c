@@ -17,6 +17,9 @@
 _Static_assert((KEEPALIVE_IDLE_S + KEEPALIVE_INTERVAL_S * KEEPALIVE_COUNT) *
     1000 == SOCK_DEAD_PEER_MS, "both ways to notice take the same time");
 
+/* Asked for; the system may allow less (net.core.wmem_max). */
+#define UNIX_SEND_BYTES (1 << 20)
+
 /* ---- opening and closing ---- */
 
 /* Options only make things better, so a failure is no reason to hang up. */
@@ -71,9 +74,13 @@ sock_open(struct sock *sock, int fd)
 	if (!(flags & O_NONBLOCK))
 		(void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 	(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (!getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) &&
-	    (domain == AF_INET || domain == AF_INET6))
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length))
+		return;
+	if (domain == AF_INET || domain == AF_INET6)
 		set_tcp_options(fd);
+	/* The system does not let these grow by themselves, as TCP's do. */
+	if (domain == AF_UNIX)
+		set_option(fd, SOL_SOCKET, SO_SNDBUF, UNIX_SEND_BYTES);
 }
 
 void

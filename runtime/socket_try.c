@@ -78,9 +78,9 @@ try_accept(const struct op *op)
 }
 
 static int64_t
-try_poll_in(const struct op *op)
+try_poll(const struct op *op, short events)
 {
-	struct pollfd pollfd = { .fd = op->fd, .events = POLLIN };
+	struct pollfd pollfd = { .fd = op->fd, .events = events };
 	int count = poll(&pollfd, 1, 0);
 
 	if (count < 0)
@@ -101,7 +101,9 @@ socket_try(struct op *op)
 	case OP_ACCEPT:
 		return try_accept(op);
 	case OP_POLL_IN:
-		return try_poll_in(op);
+		return try_poll(op, POLLIN);
+	case OP_POLL_OUT:
+		return try_poll(op, POLLOUT);
 	default:
 		return -EINVAL;
 	}

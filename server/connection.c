@@ -6,8 +6,10 @@
  * send: finished requests queue up, and one flush task, run at the turn's end,
  * takes as many as fit.  One send is under way at a time; what becomes ready
  * meanwhile goes with the next.  Cost: one send operation for all replies of a
- * turn, no copy, no allocation; a timer is not touched (a look at all
- * connections every 5 s finds sends that are stuck).
+ * turn; of long reads that the page cache holds (splice.c) two system calls
+ * each and one for the header, whose data is not copied; no allocation; a timer
+ * is not touched (a look at all connections every 5 s finds sends that are
+ * stuck).
  */
 #include "server/connection.h"
 
@@ -16,9 +18,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include "runtime/log.h"
+#include "runtime/splice_pipe.h"
 #include "server/export.h"
 #include "server/request.h"
 #include "server/server.h"
+#include "server/splice.h"
 
 #define WATCH_LOOKS_MAX (CONNECTION_SEND_TIMEOUT_MS / CONNECTION_WATCH_MS)
 
@@ -181,7 +185,10 @@ queue_flush(struct connection *connection)
 	loop_at_turn_end(connection->server_loop->loop, &connection->flush);
 }
 
-/* Moves as many replies as one send may hold into it; at least one. */
+/*
+ * Moves as many replies as one send may hold into it; at least one.  How many
+ * iovecs there are; what of it is in the pipe (spliced_left) follows them.
+ */
 static unsigned
 gather(struct connection *connection)
 {
@@ -190,18 +197,30 @@ gather(struct connection *connection)
 	struct request *request;
 
 	while ((request = connection->replies.first)) {
-		if (count + request->iov_count > CONNECTION_SEND_IOV_MAX ||
-		    bytes > CONNECTION_SEND_BYTES_MAX)
+		if (request->iov_count > 0 && (connection->spliced_left > 0 ||
+		    count + request->iov_count > CONNECTION_SEND_IOV_MAX ||
+		    bytes > CONNECTION_SEND_BYTES_MAX))
 			break;
 		for (unsigned i = 0; i < request->iov_count; i++) {
 			connection->send_iov[count++] = request->iov[i];
 			bytes += request->iov[i].iov_len;
 		}
+		connection->spliced_left += request->spliced_bytes;
 		list_append(&connection->sending,
 		    list_take(&connection->replies));
 	}
-	assert(count > 0);
+	assert(connection->sending.first);
 	return count;
+}
+
+void
+connection_sent(struct connection *connection)
+{
+	finish_all(connection, &connection->sending);
+	splice_settle(connection);
+	if (connection->replies.first)
+		queue_flush(connection);
+	connection_settle(connection);
 }
 
 static void
@@ -213,10 +232,36 @@ sent(struct task *task)
 
 	if (op->result < 0)
 		connection_break(connection, "client does not take replies");
-	finish_all(connection, &connection->sending);
-	if (connection->replies.first)
-		queue_flush(connection);
-	connection_settle(connection);
+	splice_send(connection);
+}
+
+static void
+flush_now(struct connection *connection)
+{
+	unsigned iov_count;
+
+	if (connection->sending.first)
+		return;		/* its end comes back here */
+	if (connection->broken) {
+		finish_all(connection, &connection->replies);
+		splice_settle(connection);
+		connection_settle(connection);
+		return;
+	}
+	iov_count = gather(connection);
+	connection->sends++;
+	if (iov_count == 0) {
+		splice_send(connection);
+		return;
+	}
+	connection->send = (struct op){
+		.task.run = sent,
+		.kind = OP_SEND,
+		.fd = connection->sock.fd,
+		.iov = connection->send_iov,
+		.iov_count = iov_count,
+	};
+	loop_submit(&connection->send);
 }
 
 static void
@@ -226,31 +271,29 @@ flush(struct task *task)
 	    flush);
 
 	connection->flush_queued = false;
-	if (connection->sending.first)
-		return;		/* its end comes back here */
-	if (connection->broken) {
-		finish_all(connection, &connection->replies);
+	/* They may all have left early. */
+	if (connection->replies.first)
+		flush_now(connection);
+	else
 		connection_settle(connection);
-		return;
-	}
-	connection->send = (struct op){
-		.task.run = sent,
-		.kind = OP_SEND,
-		.fd = connection->sock.fd,
-		.iov = connection->send_iov,
-		.iov_count = gather(connection),
-	};
-	connection->sends++;
-	loop_submit(&connection->send);
 }
 
 void
 connection_reply(struct request *request)
 {
 	struct connection *connection = request->connection;
+	struct request_list *replies = &connection->replies;
 
-	list_append(&connection->replies, request);
-	queue_flush(connection);
+	if (replies->first && replies->last->spliced_bytes > 0 &&
+	    request->spliced_bytes == 0)
+		splice_small_reply(request);
+	list_append(replies, request);
+	if (connection->pipe &&
+	    connection->pipe->bytes >= SPLICE_EARLY_BYTES &&
+	    !connection->sending.first)
+		flush_now(connection);
+	else
+		queue_flush(connection);
 }
 
 /* ---- the beginning ---- */

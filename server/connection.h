@@ -24,6 +24,8 @@
 struct export;
 struct request;
 struct server_loop;
+struct pipe_waiter;
+struct splice_pipe;
 
 /* Past these the receiver waits until a reply has left. */
 #define CONNECTION_REQUESTS_MAX 64
@@ -75,6 +77,9 @@ struct connection {
 	struct op send;
 	struct request_list replies;	/* ready to be sent */
 	struct request_list sending;	/* in the send under way */
+	struct splice_pipe *pipe;	/* while replies are in it */
+	uint64_t spliced_left;		/* bytes of the send in the pipe */
+	struct pipe_waiter *pipe_waiters;	/* see splice.c */
 	uint64_t sends;			/* how many were started */
 	uint64_t watched_sends;		/* the same at the last look */
 	unsigned watched_looks;		/* looks since it last changed */
@@ -105,7 +110,7 @@ void connection_close_idle(struct server_loop *server_loop);	/* grace over */
 void connection_shutdown_all(struct server_loop *server_loop);	/* time over */
 void connection_watch_all(struct server_loop *server_loop);	/* every 5 s */
 
-/* ---- among connection.c, handshake.c, receive.c, request.c ---- */
+/* ---- among connection.c, handshake.c, receive.c, request.c, splice.c ---- */
 
 /*
  * Settles everything until transmission: fills connection->export (entered),
@@ -124,6 +129,9 @@ void connection_break(struct connection *connection, const char *why);
 
 /* Takes the finished request over and sends its reply at the turn's end. */
 void connection_reply(struct request *request);
+
+/* The send under way has ended, well or (broken) not. */
+void connection_sent(struct connection *connection);
 
 /* Gives back memory that a request no longer needs. */
 void connection_memory_put(struct connection *connection, uint64_t bytes);

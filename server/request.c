@@ -21,6 +21,7 @@
 #include "server/connection.h"
 #include "server/export.h"
 #include "server/server.h"
+#include "server/splice.h"
 
 /* What stands between two runs of data: the hole, and the next run's header. */
 #define BETWEEN_BYTES (NBD_REPLY_HOLE_BYTES + NBD_REPLY_DATA_BYTES)
@@ -48,6 +49,7 @@ request_get(struct server_loop *server_loop)
 	request->data_bytes = 0;
 	request->memory = 0;
 	request->iov_count = 0;
+	request->spliced_bytes = 0;
 	return request;
 }
 
@@ -156,6 +158,7 @@ request_fail(struct request *request, uint32_t error)
 
 	assert(error != NBD_SUCCESS);
 	request->iov_count = 0;
+	request->spliced_bytes = 0;
 	if (!request->connection->terms.structured_replies) {
 		reply_simple(request, error);
 		return;
@@ -166,9 +169,9 @@ request_fail(struct request *request, uint32_t error)
 	add_iov(request, request->head, bytes);
 }
 
-/* One chunk of data, or the data behind a simple reply. */
-static void
-reply_whole(struct request *request)
+/* Of one chunk of data, or of the data behind a simple reply. */
+void
+request_add_data_head(struct request *request)
 {
 	const struct nbd_request *wire = &request->wire;
 
@@ -178,7 +181,13 @@ reply_whole(struct request *request)
 		    wire->offset, (uint32_t)wire->length));
 	else
 		reply_simple(request, NBD_SUCCESS);
-	add_iov(request, request->data, wire->length);
+}
+
+static void
+reply_whole(struct request *request)
+{
+	request_add_data_head(request);
+	add_iov(request, request->data, request->wire.length);
 }
 
 static void
@@ -251,7 +260,7 @@ fill_short_holes(uint8_t *data, struct image_holes *holes)
 /* ---- the commands ---- */
 
 static co_fn int
-serve_read(struct request *request)
+copy_read(struct request *request)
 {
 	const struct nbd_request *wire = &request->wire;
 	struct connection *connection = request->connection;
@@ -261,12 +270,6 @@ serve_read(struct request *request)
 	    !(wire->flags & NBD_CMD_FLAG_DF);
 	int err;
 
-	if (wire->length == 0) {
-		if (connection->terms.structured_replies)
-			add_iov(request, request->head, nbd_reply_put_none(
-			    request->head, wire->cookie));
-		return 0;
-	}
 	err = get_data(request, wire->length);
 	if (err)
 		return err;
@@ -282,6 +285,30 @@ serve_read(struct request *request)
 		reply_all_hole(request);
 	else
 		reply_sparse(request, &holes);
+	return 0;
+}
+
+static co_fn int
+serve_read(struct request *request)
+{
+	const struct nbd_request *wire = &request->wire;
+	struct connection *connection = request->connection;
+	int result = 0;
+
+	if (wire->length == 0) {
+		if (connection->terms.structured_replies)
+			add_iov(request, request->head, nbd_reply_put_none(
+			    request->head, wire->cookie));
+		return 0;
+	}
+	if (wire->length >= SPLICE_READ_BYTES_MIN)
+		result = splice_read(request);
+	if (result == 0)
+		return copy_read(request);
+	if (result < 0)
+		return result;
+	connection->bytes_read += wire->length;
+	release_data(request);
 	return 0;
 }
 
@@ -451,7 +478,7 @@ request_run(void *arg)
 	if (err)
 		request_fail(request, nbd_error_from_errno(err,
 		    &request->wire));
-	else if (request->iov_count == 0)
+	else if (request->iov_count == 0 && request->spliced_bytes == 0)
 		reply_simple(request, NBD_SUCCESS);
 	connection_reply(request);
 }

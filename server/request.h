@@ -40,6 +40,7 @@ struct request {
 	uint64_t memory;	/* its part of memory_in_flight */
 	unsigned iov_count;	/* the reply, once it is ready */
 	struct iovec iov[REQUEST_IOV_MAX];
+	uint64_t spliced_bytes;	/* of the reply, behind iov, in the pipe */
 	uint8_t head[REQUEST_HEAD_BYTES];
 };
 
@@ -60,6 +61,9 @@ uint64_t request_memory(const struct nbd_request *wire);
  * payload is in data.  Its last act is connection_reply().
  */
 co_fn void request_run(void *request);
+
+/* Begins the reply to a read: what stands in front of all of its data. */
+void request_add_data_head(struct request *request);
 
 /* Makes an error its reply, without a coroutine: connection_reply() is next. */
 void request_fail(struct request *request, uint32_t error);
