@@ -140,6 +140,20 @@ for engine in uring threads; do
 	cmp /tmp/copy.raw /other.raw
 	stop
 done
+begin "serve an image on a block device, which was full of something else"
+dd if=/image.qcow2 of=/dev/vda bs=64k conv=notrunc,fsync 2>/dev/null
+serve /dev/vda
+uri="nbd+unix:///vda?socket=/tmp/sock"
+nbdcopy "$uri" /tmp/copy.raw
+sha256sum /tmp/copy.raw >/tmp/sum
+grep "$(cat /image.sum)" /tmp/sum
+nbdcopy --flush --connections=4 /other.raw "$uri"
+stop
+qnbd check /dev/vda
+serve -r /dev/vda
+nbdcopy "$uri" /tmp/copy.raw
+cmp /tmp/copy.raw /other.raw
+stop
 begin "hand the image over to the host"
 nbdcopy /tmp/image.qcow2 "nbd://10.0.2.2:$result_port/result"
 begin "end"

@@ -12,7 +12,7 @@
 set -eu -o pipefail
 
 directory=${1:?"usage: $0 DIRECTORY"}
-wanted=(virtio_pci virtio_net nbd ext4 crc32c_generic)
+wanted=(virtio_pci virtio_net virtio_blk nbd ext4 crc32c_generic)
 
 unavailable()
 {
@@ -36,7 +36,8 @@ package=$(apt-cache depends linux-image-amd64 2>/dev/null |
 
 dpkg-deb --fsys-tarfile "$work"/*.deb | tar -x -C "$work" --wildcards \
     './boot/vmlinuz-*' './lib/modules/*/modules.*' \
-    '*/kernel/drivers/block/nbd.ko*' '*/kernel/drivers/net/*virtio_net.ko*' \
+    '*/kernel/drivers/block/nbd.ko*' '*/kernel/drivers/block/virtio_blk.ko*' \
+    '*/kernel/drivers/net/*virtio_net.ko*' \
     '*/kernel/drivers/net/net_failover.ko*' '*/kernel/net/core/*' \
     '*/kernel/drivers/virtio/*' '*/kernel/fs/ext4/*' '*/kernel/fs/jbd2/*' \
     '*/kernel/fs/mbcache.ko*' '*/kernel/lib/*' '*/kernel/crypto/*'

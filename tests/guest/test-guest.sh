@@ -4,7 +4,8 @@
 # Guards against a real client, Linux itself: a guest with Debian's kernel
 # attaches a disk over two TCP connections, makes ext4, writes, trims, detaches,
 # and finds everything when it attaches again.  Then the guest is the server's
-# home: on that kernel it must run, by io_uring.
+# home: on that kernel it must run, by io_uring, and serve from a block device,
+# too, where space that is new does not read as zeros.
 #
 # Packages: busybox-static cpio e2fsprogs kmod libnbd-bin nbd-client
 # qemu-system-x86 qemu-utils; the kernel's is downloaded, and only unpacked.
@@ -79,6 +80,7 @@ run_guest()
 	    -nodefaults -no-reboot -display none -serial stdio \
 	    -netdev user,id=net \
 	    -device virtio-net-pci,netdev=net,romfile= \
+	    -drive file=device.raw,format=raw,if=virtio,discard=unmap \
 	    -kernel "$cache/vmlinuz" -initrd initrd -append "console=ttyS0 \
 	    panic=-1 loglevel=4 random.trust_cpu=on nbd_port=$1 \
 	    result_port=$2" \
@@ -109,6 +111,7 @@ with open("other.raw", "wb") as other:
 '
 make_root
 qemu-img create -q -f qcow2 disk.qcow2 512M
+head -c 64M /dev/zero | tr '\0' '\245' >device.raw
 truncate -s 32M result.raw
 start_qnbd -f raw --listen tcp:127.0.0.1:0 result=result.raw
 result_port=$(port_of "$log")
@@ -138,3 +141,7 @@ qemu-img check -q -f qcow2 result.raw ||
     fail "qemu-img check is not content with what was written in the guest"
 qemu-img compare -q -f qcow2 -F raw result.raw other.raw ||
     fail "what was written in the guest is something else"
+qemu-img check -q -f qcow2 device.raw ||
+    fail "qemu-img check is not content with the guest's block device"
+qemu-img compare -q -f qcow2 -F raw device.raw other.raw ||
+    fail "what was written to the block device is something else"
