@@ -186,6 +186,23 @@ ask_for_the_end(struct client *client, enum client_end end)
 	}
 }
 
+/* Whatever was answered is stable before the last client's stream ends. */
+static void
+note_last_flush(struct client *client)
+{
+	struct crew *crew = client->site->crew;
+	const struct record flush = {
+		.kind = RECORD_REQUEST_FLUSH,
+		.source = client->options.number,
+	};
+	size_t index = record_begin(crew->log, &flush);
+	const struct record *entry = record_log_at(crew->log, index);
+	size_t in_oracle = oracle_begin(crew->oracle, entry);
+
+	record_end(crew->log, index, 0);
+	oracle_end(crew->oracle, in_oracle, entry->completed, 0);
+}
+
 void
 client_leave(struct client *client, enum client_end end)
 {
@@ -200,6 +217,9 @@ client_leave(struct client *client, enum client_end end)
 	    !client->site->stopping)
 		client_fail(client, "requests were never answered",
 		    client->in_flight_count);
+	if (client->options.alone && client->ended_well &&
+	    end != CLIENT_ABRUPT)
+		note_last_flush(client);
 	sock_close(&client->sock);
 	wipe(client);
 }

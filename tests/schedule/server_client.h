@@ -29,6 +29,8 @@ struct client_options {
 	bool structured;	/* replies, and then base:allocation */
 	bool curious;		/* tries other options first */
 	bool slow;		/* takes replies late and in small pieces */
+	bool alone;		/* the export's only client, so that its end
+				 * of the stream is as good as a flush */
 };
 
 /* The caller's memory until it is done or its client has left. */
@@ -65,6 +67,7 @@ struct client {
 	struct sock sock;
 	uint16_t flags;			/* transmission flags */
 	bool ended;			/* the server has said its last */
+	bool ended_well;		/* after a whole reply, if any */
 	bool leaves;			/* and was asked to, or cut off */
 
 	/* Private. */

@@ -430,6 +430,7 @@ client_receive_all(void *arg)
 	else if (!client->leaves && !client->site->stopping)
 		client_fail(client, "the server hung up", (uint64_t)-err);
 	sock_shutdown(&client->sock);
+	client->ended_well = err == -ENODATA;
 	client->ended = true;
 	wake_waiter(client);
 }

@@ -203,6 +203,7 @@ connect_somehow(struct visitor *visitor)
 		.structured = !one_in(visitor, 3),
 		.curious = one_in(visitor, 4),
 		.slow = one_in(visitor, 4),
+		.alone = visitor->site->crew->options.clients == 1,
 	};
 
 	memset(visitor->used, 0, sizeof(visitor->used));
