@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "qcow2/check.h"
 #include "runtime/file_record.h"
 
 struct client {
@@ -357,6 +358,42 @@ crew_read_all(struct crew *crew)
 		return;
 	sim_start(crew->sim, 0, &start, read_all, crew);
 	run(crew, "reading");
+}
+
+struct checking {
+	struct file *file;
+	struct crew *crew;
+};
+
+co_fn static void
+check_file_of(void *arg)
+{
+	struct checking *checking = arg;
+	struct check_result result;
+	struct error error;
+
+	if (check_file(checking->file, "disk", &result, &error)) {
+		crew_fail(checking->crew, "check: %s", error.message);
+		return;
+	}
+	if (result.corruptions || result.check_errors || result.leaks)
+		crew_fail(checking->crew, "check: %llu corruptions, %llu "
+		    "leaks, %llu errors",
+		    (unsigned long long)result.corruptions,
+		    (unsigned long long)result.leaks,
+		    (unsigned long long)result.check_errors);
+}
+
+void
+crew_check(struct crew *crew)
+{
+	struct checking checking = {.crew = crew};
+	struct co_start start;
+
+	must(file_sim_clone(crew->disk, NULL, &checking.file), "clone");
+	sim_start(crew->sim, 0, &start, check_file_of, &checking);
+	sim_run(crew->sim);
+	file_close(checking.file);
 }
 
 /* ---- for people ---- */

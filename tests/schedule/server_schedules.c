@@ -24,7 +24,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "qcow2/check.h"
 #include "runtime/log.h"
 #include "runtime/random.h"
 #include "tests/schedule/server_crew.h"
@@ -44,44 +43,6 @@ struct outcome {
 	uint64_t hash;		/* of all events and the disk */
 	bool failed;
 };
-
-struct checking {
-	struct file *file;
-	struct crew *crew;
-};
-
-co_fn static void
-check(void *arg)
-{
-	struct checking *checking = arg;
-	struct check_result result;
-	struct error error;
-
-	if (check_file(checking->file, "disk", &result, &error)) {
-		crew_fail(checking->crew, "check: %s", error.message);
-		return;
-	}
-	if (result.corruptions || result.check_errors || result.leaks)
-		crew_fail(checking->crew, "check: %llu corruptions, %llu "
-		    "leaks, %llu errors",
-		    (unsigned long long)result.corruptions,
-		    (unsigned long long)result.leaks,
-		    (unsigned long long)result.check_errors);
-}
-
-/* The file as it is left by a clean end. */
-static void
-check_disk(struct crew *crew)
-{
-	struct checking checking = {.crew = crew};
-	struct co_start start;
-
-	if (file_sim_clone(crew->disk, NULL, &checking.file))
-		exit(1);
-	sim_start(crew->sim, 0, &start, check, &checking);
-	sim_run(crew->sim);
-	file_close(checking.file);
-}
 
 static void
 print_failure(const struct crew *crew, bool alone)
@@ -107,7 +68,7 @@ try_seed(struct file *base, uint64_t seed, bool alone, bool trace)
 	crew_open(&crew);
 	server_crew_work(&crew);
 	if (!crew.failure[0]) {
-		check_disk(&crew);
+		crew_check(&crew);
 		crew_open(&crew);
 		crew_read_all(&crew);
 		crew_close(&crew);
