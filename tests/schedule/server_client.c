@@ -163,7 +163,7 @@ client_connect(struct client *client, struct site *site,
 	return 0;
 }
 
-static void
+co_fn static void
 ask_for_the_end(struct client *client, enum client_end end)
 {
 	struct nbd_request disc = {.type = NBD_CMD_DISC};
