@@ -188,20 +188,23 @@ receive_bytes(struct sim_socket *socket, struct op *op)
 	return !(op->flags & OP_WAIT_ALL) || piece == wanted;
 }
 
+/* No longer than what has come, so that reading on is seen. */
 static void
 receive_pooled(struct sim_socket *socket, struct op *op)
 {
 	size_t piece = socket->used < LOOP_RECV_BYTES ? socket->used :
 	    LOOP_RECV_BYTES;
+	uint8_t *buffer;
 
 	op->pooled = NULL;
 	if (piece == 0)
 		return;
 	assert(sim_loop_of(op->loop)->pooled_free > 0);
 	sim_loop_of(op->loop)->pooled_free--;
-	op->pooled = sim_calloc(1, LOOP_RECV_BYTES);
-	op->result = (int64_t)take_bytes(socket, op->pooled,
-	    draw_piece(socket->sim, piece));
+	piece = draw_piece(socket->sim, piece);
+	buffer = sim_calloc(1, LOOP_RECV_HEADROOM_BYTES + piece);
+	op->pooled = buffer + LOOP_RECV_HEADROOM_BYTES;
+	op->result = (int64_t)take_bytes(socket, op->pooled, piece);
 }
 
 static void
@@ -264,7 +267,7 @@ sim_socket_recv_put(struct sim_loop *loop, struct op *op)
 {
 	struct sim *sim = loop->sim;
 
-	free(op->pooled);
+	free((uint8_t *)op->pooled - LOOP_RECV_HEADROOM_BYTES);
 	loop->pooled_free++;
 	for (unsigned i = 0; i < sim->sockets_count; i++) {
 		if (sim->sockets[i])
