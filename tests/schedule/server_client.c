@@ -79,7 +79,7 @@ client_queue(struct client *client, struct client_request *request)
 	client->in_flight_count++;
 	nbd_request_put(header, wire);
 	append(client, header, sizeof(header));
-	if (wire->type == NBD_CMD_WRITE)
+	if (request->data && wire->type == NBD_CMD_WRITE)
 		append(client, request->data, wire->length);
 }
 
