@@ -152,7 +152,7 @@ client_connect(struct client *client, struct site *site,
 	sock_open(&client->sock, fd);
 	err = client_shake_hands(client);
 	if (err) {
-		if (!site->stopping)
+		if (!site->stopping && err != -ECONNABORTED)
 			client_fail(client, "the handshake failed",
 			    (uint64_t)-err);
 		sock_close(&client->sock);

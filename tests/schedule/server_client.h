@@ -28,6 +28,7 @@ struct client_options {
 	bool zeroes;		/* wants the padding of EXPORT_NAME */
 	bool structured;	/* replies, and then base:allocation */
 	bool curious;		/* tries other options first */
+	bool fickle;		/* and chooses no export after all */
 	bool slow;		/* takes replies late and in small pieces */
 	bool alone;		/* the export's only client, so that its end
 				 * of the stream is as good as a flush */
@@ -85,7 +86,8 @@ struct client {
 
 /*
  * Connects and shakes hands, to the first request.  -errno: the server is
- * gone, or going; then there is nothing to leave.
+ * gone, or going, or -ECONNABORTED: the client was fickle; then there is
+ * nothing to leave.
  */
 co_fn int client_connect(struct client *client, struct site *site,
     const struct client_options *options);

@@ -207,6 +207,21 @@ choose_export(struct client *client)
 	return 0;
 }
 
+/* ABORT is acknowledged, and then the stream ends. */
+co_fn static int
+abort_handshake(struct client *client)
+{
+	struct answer answer;
+	uint8_t byte;
+	int err = ask_simply(client, NBD_OPT_ABORT, &answer);
+
+	if (!err)
+		err = expect(client, &answer, NBD_REP_ACK);
+	if (!err && client_receive(client, &byte, 1) != -ENODATA)
+		err = -EPROTO;
+	return err ? err : -ECONNABORTED;
+}
+
 int
 client_shake_hands(struct client *client)
 {
@@ -225,5 +240,8 @@ client_shake_hands(struct client *client)
 		err = ask_around(client);
 	if (!err && client->options.structured)
 		err = ask_for_structure(client);
-	return err ? err : choose_export(client);
+	if (err)
+		return err;
+	return client->options.fickle ? abort_handshake(client) :
+	    choose_export(client);
 }

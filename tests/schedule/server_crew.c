@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/schedule/server_crew.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tests/schedule/server_client.h"
@@ -17,6 +18,8 @@
 #define BAD_REQUEST 24
 #define NO_LENGTH 64
 #define ABRUPT 6
+#define FICKLE 12
+#define KNOCKS 12
 
 struct visitor {
 	struct site *site;
@@ -202,12 +205,26 @@ connect_somehow(struct visitor *visitor)
 		.zeroes = one_in(visitor, 2),
 		.structured = !one_in(visitor, 3),
 		.curious = one_in(visitor, 4),
+		.fickle = one_in(visitor, FICKLE),
 		.slow = one_in(visitor, 4),
 		.alone = visitor->site->crew->options.clients == 1,
 	};
 
 	memset(visitor->used, 0, sizeof(visitor->used));
 	return client_connect(&visitor->client, visitor->site, &options);
+}
+
+/* Comes and goes without a word, perhaps in the middle of the greeting. */
+co_fn static void
+knock(struct visitor *visitor)
+{
+	struct sim *sim = visitor->site->crew->sim;
+	int fd = sim_connect(sim, visitor->site->listener.fd);
+
+	if (fd < 0)
+		return;
+	loop_sleep(sim_below(sim, PAUSE_NS));
+	sim_close(sim, fd);
 }
 
 co_fn static void
@@ -217,7 +234,16 @@ visitor_main(void *arg)
 	struct crowd *crowd = visitor->site->arg;
 	struct sim *sim = visitor->site->crew->sim;
 
-	while (visitor->left > 0 && !connect_somehow(visitor)) {
+	while (visitor->left > 0) {
+		int err;
+
+		if (one_in(visitor, KNOCKS))
+			knock(visitor);
+		err = connect_somehow(visitor);
+		if (err == -ECONNABORTED)
+			continue;
+		if (err)
+			break;
 		talk(visitor, 1 + (unsigned)sim_below(sim, visitor->left),
 		    1 + (unsigned)sim_below(sim, WINDOW_MAX));
 		leave(visitor);

@@ -311,6 +311,65 @@ START_TEST(a_client_vanishes_with_requests_under_way)
 }
 END_TEST
 
+/* The receiver waits for room, and then nobody is there any more. */
+co_fn static void
+vanish_while_waiting(struct site *site)
+{
+	const unsigned many = CONNECTION_REQUESTS_MAX + 8;
+	struct file_sim_hold hold = {.kinds = FILE_SIM_READ};
+	struct client_request *requests = calloc(many, sizeof(*requests));
+	struct client client;
+	struct aside aside;
+
+	ck_assert_ptr_nonnull(requests);
+	join(&client, site, 0);
+	client_do(&client, NBD_CMD_WRITE, 0, CLUSTER, 1, 0);
+	file_sim_hold(site->crew->disk, &hold);
+	for (unsigned i = 0; i < many; i++) {
+		requests[i] = request_of(NBD_CMD_READ, 0, 512, 0);
+		client_queue(&client, &requests[i]);
+	}
+	start_aside(&aside, &client, false);
+	file_sim_await(&hold, CONNECTION_REQUESTS_MAX);
+	let_go_on();
+	client.leaves = true;
+	sock_shutdown(&client.sock);
+	wait_aside(&aside);
+	client_leave(&client, CLIENT_ABRUPT);
+	let_go_on();
+	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 1);
+	file_sim_release(site->crew->disk, &hold);
+	let_go_on();
+	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 0);
+	free(requests);
+}
+
+START_TEST(a_client_vanishes_while_it_must_wait)
+{
+	play(_i, vanish_while_waiting, 0);
+}
+END_TEST
+
+/* Whoever says nothing is not waited for. */
+co_fn static void
+say_nothing(struct site *site)
+{
+	struct sim *sim = site->crew->sim;
+	int fd = sim_connect(sim, site->listener.fd);
+
+	loop_sleep(CONNECTION_HANDSHAKE_MS * 900000ull);
+	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 1);
+	loop_sleep(CONNECTION_HANDSHAKE_MS * 200000ull);
+	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 0);
+	sim_close(sim, fd);
+}
+
+START_TEST(who_does_not_shake_hands_is_cut_off)
+{
+	play(_i, say_nothing, 0);
+}
+END_TEST
+
 /* ---- the end of the server ---- */
 
 #define STOP_NS 60000000000ull
@@ -351,6 +410,29 @@ stay_too_long(struct site *site)
 START_TEST(a_server_stops_with_a_request_under_way)
 {
 	play(_i, stay_too_long, STOP_NS);
+}
+END_TEST
+
+/* A payload that may never come is no reason to wait. */
+co_fn static void
+stop_within_payload(struct site *site)
+{
+	struct client_request write = request_of(NBD_CMD_WRITE, 0, CLUSTER, 1);
+	struct client client;
+
+	join(&client, site, 0);
+	client_queue(&client, &write);
+	client_push(&client, CLUSTER / 2);
+	while (!site->stopping)
+		loop_sleep(PAUSE_NS / 10);
+	loop_sleep(SERVER_GRACE_MS * 1000000ull + PAUSE_NS);
+	ck_assert(client.ended && !write.replied);
+	client_leave(&client, CLIENT_ABRUPT);
+}
+
+START_TEST(a_server_stops_within_a_payload)
+{
+	play(_i, stop_within_payload, STOP_NS);
 }
 END_TEST
 
@@ -601,7 +683,10 @@ main(void)
 		what_is_under_way_is_answered_after_disc,
 		a_client_vanishes_within_its_payload,
 		a_client_vanishes_with_requests_under_way,
+		a_client_vanishes_while_it_must_wait,
+		who_does_not_shake_hands_is_cut_off,
 		a_server_stops_with_a_request_under_way,
+		a_server_stops_within_a_payload,
 		a_later_request_is_answered_first,
 		who_takes_no_replies_holds_nobody_up,
 		who_takes_no_replies_is_cut_off,
