@@ -10,6 +10,9 @@
 /* An option of no standard. */
 #define OPTION_UNKNOWN 77
 
+/* The end of the stream takes no longer to arrive. */
+#define END_NS 3000000000ull
+
 /* What the replies to one option said. */
 struct answer {
 	uint32_t type;		/* of the last reply: ACK, or an error */
@@ -207,19 +210,25 @@ choose_export(struct client *client)
 	return 0;
 }
 
-/* ABORT is acknowledged, and then the stream ends. */
+/* ABORT is acknowledged, and then the stream ends; not by the deadline. */
 co_fn static int
 abort_handshake(struct client *client)
 {
+	struct loop *loop = loop_self();
 	struct answer answer;
+	uint64_t began_ns;
 	uint8_t byte;
 	int err = ask_simply(client, NBD_OPT_ABORT, &answer);
 
 	if (!err)
 		err = expect(client, &answer, NBD_REP_ACK);
-	if (!err && client_receive(client, &byte, 1) != -ENODATA)
-		err = -EPROTO;
-	return err ? err : -ECONNABORTED;
+	if (err)
+		return err;
+	began_ns = loop_now_ns(loop);
+	if (client_receive(client, &byte, 1) != -ENODATA ||
+	    loop_now_ns(loop) - began_ns > END_NS)
+		return -EPROTO;
+	return -ECONNABORTED;
 }
 
 int
