@@ -8,11 +8,11 @@
  *
  * IMAGE is a qcow2 file, empty or filled by "prepare" (and then, perhaps, with
  * a snapshot taken or compressed); WORKLOAD a name from the table below.  Each
- * seed is a run of clients on two simulated loops over a recorded disk, or of the
-server on such loops and clients on simulated sockets ("served", "leave"); from
- * the record all prefixes are built, and for each epoch every single write
- * lost, every single survivor, the order reversed, each write torn.  In every
- * state the check must find leaks at most, every sector must hold what the
+ * seed is a run of clients on two simulated loops over a recorded disk, some
+ * ("served", "leave") through the server and simulated sockets; from the record
+ * all prefixes are built, and for each epoch every single write lost, every
+ * single survivor, the order reversed, each write torn.  In every state the
+ * check must find leaks at most, every sector must hold what the
  * oracle allows (flushes count for all clients), and writing must go on: new
  * data does not touch the old, and the check stays as good.
  *
