@@ -37,6 +37,7 @@ struct crew_options {
 	unsigned place_bytes;
 	bool prepared;		/* base is as crew_prepare() made it */
 	bool served;		/* by server_crew.h: a loop more, for clients */
+	bool troubled;		/* the disk fails: errors, leaks are fair */
 };
 
 /* What the sectors of all runs are made from; see sector.h. */
@@ -77,7 +78,7 @@ void crew_work(struct crew *crew);	/* all requests of all clients */
 void crew_read_all(struct crew *crew);	/* and judges every sector */
 void crew_close(struct crew *crew);
 
-/* The disk of a closed image must be clean: not even a leak. */
+/* The disk of a closed image must be clean: not even a leak, if not troubled. */
 void crew_check(struct crew *crew);
 
 /* A client's next request, at random: kind, source, place, flags, value. */

@@ -188,6 +188,8 @@ error_is_fair(const struct client *client,
 		return true;
 	if (request->expected)
 		return request->error == request->expected;
+	if (request->error == NBD_EIO && client->site->crew->options.troubled)
+		return true;
 	return request->error == NBD_ENOTSUP &&
 	    request->wire.flags & NBD_CMD_FLAG_FAST_ZERO;
 }

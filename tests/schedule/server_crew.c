@@ -273,19 +273,21 @@ visit(struct site *site)
 	co_suspend();
 }
 
-void
+bool
 server_crew_work(struct crew *crew)
 {
-	struct crowd *crowd = calloc(1, sizeof(*crowd));
-	struct site site = {.crew = crew, .arg = crowd};
+	struct site site = {.crew = crew};
+	struct crowd *crowd;
 
+	if (!crew->image)
+		return false;
+	crowd = calloc(1, sizeof(*crowd));
 	if (!crowd)
 		abort();
-	if (!crew->image)
-		goto out;
+	site.arg = crowd;
 	if (sim_below(crew->sim, STOPS_EARLY) == 0)
 		site.stop_after_ns = 1 + sim_below(crew->sim, STOP_NS);
 	site_play(&site, visit);
-out:
 	free(crowd);
+	return site.closed_well;
 }

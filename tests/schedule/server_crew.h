@@ -12,8 +12,9 @@
 /*
  * All requests of all clients, in place of crew_work() and crew_close(): the
  * image was opened, and the server closes it.  Now and then the server stops
- * while they work.
+ * while they work.  Whether the image told of no error at its end, which it
+ * may only if the crew is troubled.
  */
-void server_crew_work(struct crew *crew);
+bool server_crew_work(struct crew *crew);
 
 #endif

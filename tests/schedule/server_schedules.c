@@ -9,7 +9,8 @@
  * IMAGE is an empty qcow2 file.  After each: every reply was one that the
  * protocol allows, no read and no block status told of a sector what it must
  * not hold, nobody waits for ever, no connection is left, and the file is clean
- * and still holds what it must.  A failure prints its seed; with COUNT 1 what
+ * and still holds what it must.  In one seed of four the disk is interrupted
+ * now and then, and in one of eight it fails.  A failure prints its seed; with COUNT 1 what
  * was asked and done is printed, too, and with "trace" every event.
  *
  * The first seeds are run twice and must give the same events and the same
@@ -21,6 +22,7 @@
  * cover other connections; clients that vanish with requests under way; a
  * server that stops and forgets somebody; deadlocks between loops.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,22 +55,47 @@ print_failure(const struct crew *crew, bool alone)
 		crew_print(crew);
 }
 
+/*
+ * Interrupted operations; from somewhere on, one or all that fail.  (Short ones
+ * would tear sectors, which a read at the same time may see.)
+ */
+static void
+make_trouble(struct crew *crew)
+{
+	struct file_sim_fault fault = {
+		.kinds = FILE_SIM_READ | FILE_SIM_WRITE | FILE_SIM_SYNC,
+		.nth = 20 + sim_below(crew->sim, 200),
+		.from_then_on = sim_below(crew->sim, 4) == 0,
+		.result = -EIO,
+	};
+
+	if (sim_below(crew->sim, 4) == 0)
+		file_sim_set_chances(crew->disk, 0, 12);
+	if (crew->options.troubled)
+		file_sim_fail(crew->disk, &fault);
+}
+
 static struct outcome
 try_seed(struct file *base, uint64_t seed, bool alone, bool trace)
 {
 	struct crew_options options = crowded;
 	struct outcome outcome;
 	struct crew crew;
+	bool closed_well;
 
 	options.seed = seed;
 	options.loops = 2 + (unsigned)(seed % 3);
+	options.troubled = seed % 8 == 7;
 	crew_create(&crew, &options, base);
 	if (trace)
 		sim_set_trace(crew.sim, stdout);
 	crew_open(&crew);
-	server_crew_work(&crew);
-	if (!crew.failure[0]) {
+	make_trouble(&crew);
+	closed_well = server_crew_work(&crew);
+	file_sim_heal(crew.disk);
+	if (!crew.failure[0])
 		crew_check(&crew);
+	if (!crew.failure[0] && closed_well) {
 		crew_open(&crew);
 		crew_read_all(&crew);
 		crew_close(&crew);

@@ -26,6 +26,7 @@ struct site {
 	struct server server;
 	struct listener listener;
 	bool stopping;		/* from here on it may refuse requests */
+	bool closed_well;	/* the image told of no error at its end */
 
 	/* Private. */
 	void (*visit)(struct site *site);
