@@ -78,7 +78,7 @@ void crew_work(struct crew *crew);	/* all requests of all clients */
 void crew_read_all(struct crew *crew);	/* and judges every sector */
 void crew_close(struct crew *crew);
 
-/* The disk of a closed image must be clean: not even a leak, if not troubled. */
+/* The disk of a closed image must be clean: without leaks, if not troubled. */
 void crew_check(struct crew *crew);
 
 /* A client's next request, at random: kind, source, place, flags, value. */

@@ -6,12 +6,12 @@
  *
  *	server_schedules IMAGE FIRST-SEED COUNT [trace]
  *
- * IMAGE is an empty qcow2 file.  After each: every reply was one that the
- * protocol allows, no read and no block status told of a sector what it must
- * not hold, nobody waits for ever, no connection is left, and the file is clean
- * and still holds what it must.  In one seed of four the disk is interrupted
- * now and then, and in one of eight it fails.  A failure prints its seed; with COUNT 1 what
- * was asked and done is printed, too, and with "trace" every event.
+ * IMAGE is an empty qcow2 file.  In one seed of four the disk is interrupted
+ * now and then, and in one of eight it fails.  After each: every reply was one
+ * that the protocol allows, no read and no block status told of a sector what
+ * it must not hold, nobody waits for ever, no connection is left, and the file
+ * is clean and still holds what it must.  A failure prints its seed; with COUNT
+ * 1 what was asked and done is printed, too, and with "trace" every event.
  *
  * The first seeds are run twice and must give the same events and the same
  * disk.  The last line but one is a hash of all seeds' events: it is the same
