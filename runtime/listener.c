@@ -190,7 +190,7 @@ listener_accept(struct listener *listener)
 	}
 	if (listener->stopped) {
 		if (result >= 0)
-			close(result);
+			loop_close_fd(loop_self(), result);
 		return -ECANCELED;
 	}
 	return is_client_error(result) ? -EAGAIN : result;

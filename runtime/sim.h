@@ -16,6 +16,8 @@
 #ifndef RUNTIME_SIM_H
 #define RUNTIME_SIM_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include "runtime/co.h"
@@ -100,6 +102,22 @@ void sim_set_trace(struct sim *sim, FILE *stream);
  * with sock_open(), on any loop of the world.
  */
 void sim_socketpair(struct sim *sim, int fds[2]);
+
+/*
+ * What a test hears of a socket's bytes: of those that fd's side has sent, and
+ * with arriving of those sent to it, at the moment they are in the other
+ * side's buffer.  It may not suspend.
+ */
+struct sim_tap {
+	void (*hear)(struct sim_tap *tap, bool arriving, const uint8_t *bytes,
+	    size_t count);
+};
+
+/* Until fd is closed. */
+void sim_set_tap(struct sim *sim, int fd, struct sim_tap *tap);
+
+/* Lets nothing more arrive at fd, until it is called with false. */
+void sim_hold_arrivals(struct sim *sim, int fd, bool held);
 
 /*
  * A listener for OP_ACCEPT.  sim_connect() is the client's end at once, or

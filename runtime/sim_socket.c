@@ -38,6 +38,8 @@ struct sim_socket {
 	struct op_list senders;
 	struct sim_event receive;
 	struct sim_event send;
+	struct sim_tap *tap;		/* or NULL */
+	bool arrivals_held;		/* by a test */
 
 	/* Of a listener alone. */
 	bool is_listener;
@@ -129,8 +131,10 @@ is_writable(const struct sim_socket *socket)
 {
 	const struct sim_socket *peer = socket->peer;
 
-	return socket->send_ended || socket->was_reset || !peer ||
-	    peer->recv_ended || peer->used < peer->buffer_bytes;
+	if (socket->send_ended || socket->was_reset || !peer ||
+	    peer->recv_ended)
+		return true;
+	return peer->used < peer->buffer_bytes && !peer->arrivals_held;
 }
 
 static void
@@ -184,20 +188,23 @@ receive_bytes(struct sim_socket *socket, struct op *op)
 	return !(op->flags & OP_WAIT_ALL) || piece == wanted;
 }
 
+/* No longer than what has come, so that reading on is seen. */
 static void
 receive_pooled(struct sim_socket *socket, struct op *op)
 {
 	size_t piece = socket->used < LOOP_RECV_BYTES ? socket->used :
 	    LOOP_RECV_BYTES;
+	uint8_t *buffer;
 
 	op->pooled = NULL;
 	if (piece == 0)
 		return;
 	assert(sim_loop_of(op->loop)->pooled_free > 0);
 	sim_loop_of(op->loop)->pooled_free--;
-	op->pooled = sim_calloc(1, LOOP_RECV_BYTES);
-	op->result = (int64_t)take_bytes(socket, op->pooled,
-	    draw_piece(socket->sim, piece));
+	piece = draw_piece(socket->sim, piece);
+	buffer = sim_calloc(1, LOOP_RECV_HEADROOM_BYTES + piece);
+	op->pooled = buffer + LOOP_RECV_HEADROOM_BYTES;
+	op->result = (int64_t)take_bytes(socket, op->pooled, piece);
 }
 
 static void
@@ -260,7 +267,7 @@ sim_socket_recv_put(struct sim_loop *loop, struct op *op)
 {
 	struct sim *sim = loop->sim;
 
-	free(op->pooled);
+	free((uint8_t *)op->pooled - LOOP_RECV_HEADROOM_BYTES);
 	loop->pooled_free++;
 	for (unsigned i = 0; i < sim->sockets_count; i++) {
 		if (sim->sockets[i])
@@ -270,6 +277,21 @@ sim_socket_recv_put(struct sim_loop *loop, struct op *op)
 
 /* ---- sending ---- */
 
+static void
+put_bytes(struct sim_socket *target, const uint8_t *bytes, size_t count)
+{
+	struct sim_tap *tap = target->tap;
+	struct sim_tap *peer_tap = target->peer->tap;
+
+	for (size_t i = 0; i < count; i++)
+		target->buffer[(target->first + target->used++) %
+		    target->buffer_bytes] = bytes[i];
+	if (tap)
+		tap->hear(tap, true, bytes, count);
+	if (peer_tap)
+		peer_tap->hear(peer_tap, false, bytes, count);
+}
+
 /* Appends the bytes of op from its byte op->result on. */
 static void
 push_bytes(struct sim_socket *target, const struct op *op, size_t bytes)
@@ -277,16 +299,16 @@ push_bytes(struct sim_socket *target, const struct op *op, size_t bytes)
 	size_t skip = (size_t)op->result;
 	const struct iovec *iov = op->iov;
 
-	while (skip >= iov->iov_len)
-		skip -= iov++->iov_len;
-	for (size_t i = 0; i < bytes; i++) {
-		while (skip == iov->iov_len) {
-			iov++;
-			skip = 0;
-		}
-		target->buffer[(target->first + target->used) %
-		    target->buffer_bytes] = ((uint8_t *)iov->iov_base)[skip++];
-		target->used++;
+	while (bytes > 0) {
+		size_t count;
+
+		while (skip >= iov->iov_len)
+			skip -= iov++->iov_len;
+		count = iov->iov_len - skip < bytes ?
+		    iov->iov_len - skip : bytes;
+		put_bytes(target, (uint8_t *)iov->iov_base + skip, count);
+		skip += count;
+		bytes -= count;
 	}
 }
 
@@ -307,7 +329,7 @@ send_once(struct sim_socket *socket, struct op *op)
 	if (left == 0)
 		return true;
 	room = peer->buffer_bytes - peer->used;
-	if (room == 0)
+	if (room == 0 || peer->arrivals_held)
 		return false;
 	piece = draw_piece(socket->sim, left < room ? left : room);
 	push_bytes(peer, op, piece);
@@ -451,6 +473,26 @@ kick_all(struct sim_socket *socket)
 }
 
 void
+sim_set_tap(struct sim *sim, int fd, struct sim_tap *tap)
+{
+	socket_of(sim, fd)->tap = tap;
+}
+
+/* What is held counts as pending: see SIM_HELD. */
+void
+sim_hold_arrivals(struct sim *sim, int fd, bool held)
+{
+	struct sim_socket *socket = socket_of(sim, fd);
+
+	if (socket->arrivals_held == held)
+		return;
+	socket->arrivals_held = held;
+	sim->held_count += held ? 1 : -1u;
+	if (socket->peer)
+		kick_sender(socket->peer);
+}
+
+void
 sim_shutdown_send(struct sim *sim, int fd)
 {
 	struct sim_socket *socket = socket_of(sim, fd);
@@ -478,6 +520,7 @@ socket_free(struct sim_socket *socket)
 {
 	sim_event_stop(socket->sim, &socket->receive);
 	sim_event_stop(socket->sim, &socket->send);
+	socket->sim->held_count -= socket->arrivals_held;
 	socket->sim->sockets[socket->fd - FD_BASE] = NULL;
 	free(socket->buffer);
 	free(socket);

@@ -103,6 +103,8 @@ end_run(void *arg)
 	struct connection *connection = arg;
 	struct server_loop *server_loop = connection->server_loop;
 
+	assert(connection->requests_in_flight == 0);
+	assert(connection->memory_in_flight == 0);
 	if (connection->export)
 		export_leave(connection->export);
 	sock_close(&connection->sock);

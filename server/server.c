@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "runtime/listener.h"
 #include "runtime/log.h"
 #include "runtime/thread.h"
@@ -169,12 +168,10 @@ end_loop_threads(struct server *server, unsigned count)
 	}
 }
 
-int
-server_init(struct server *server, unsigned loops_count,
-    unsigned connections_max)
+/* Everything but the loops themselves. */
+static int
+init(struct server *server, unsigned loops_count, unsigned connections_max)
 {
-	int err;
-
 	assert(loops_count > 0 && loops_count <= SERVER_LOOPS_MAX);
 	*server = (struct server){
 		.loops_count = loops_count,
@@ -183,9 +180,6 @@ server_init(struct server *server, unsigned loops_count,
 	server->loops = calloc(loops_count, sizeof(*server->loops));
 	if (!server->loops)
 		return -ENOMEM;
-	err = loop_create(loops_count, &server->loops[0].loop);
-	if (err)
-		goto free_loops;
 	for (unsigned i = 0; i < loops_count; i++) {
 		struct server_loop *server_loop = &server->loops[i];
 
@@ -195,8 +189,24 @@ server_init(struct server *server, unsigned loops_count,
 		server_loop->drain.task.run = drain_due;
 		server_loop->stop.run = stop;
 		server_loop->drained.run = drained;
-		if (i > 0)
-			err = start_loop_thread(server_loop, i);
+	}
+	return 0;
+}
+
+int
+server_init(struct server *server, unsigned loops_count,
+    unsigned connections_max)
+{
+	int err = init(server, loops_count, connections_max);
+
+	if (err)
+		return err;
+	server->owns_loops = true;
+	err = loop_create(loops_count, &server->loops[0].loop);
+	if (err)
+		goto free_loops;
+	for (unsigned i = 1; i < loops_count; i++) {
+		err = start_loop_thread(&server->loops[i], i);
 		if (err) {
 			end_loop_threads(server, i);
 			goto free_first;
@@ -211,12 +221,30 @@ free_loops:
 	return err;
 }
 
+int
+server_init_on(struct server *server, struct loop *const *loops,
+    unsigned loops_count, unsigned connections_max)
+{
+	int err = init(server, loops_count, connections_max);
+
+	if (err)
+		return err;
+	for (unsigned i = 0; i < loops_count; i++)
+		server->loops[i].loop = loops[i];
+	return 0;
+}
+
 void
 server_destroy(struct server *server)
 {
-	end_loop_threads(server, server->loops_count);
-	request_drain(&server->loops[0]);
-	loop_free(server->loops[0].loop);
+	if (server->owns_loops) {
+		end_loop_threads(server, server->loops_count);
+		request_drain(&server->loops[0]);
+		loop_free(server->loops[0].loop);
+	} else {
+		for (unsigned i = 0; i < server->loops_count; i++)
+			request_drain(&server->loops[i]);
+	}
 	free(server->loops);
 	server->loops = NULL;
 }
@@ -260,11 +288,12 @@ least_busy_loop(struct server *server)
 static void
 let_in(struct server *server, int fd)
 {
+	struct loop *loop = server->loops[0].loop;
 	struct server_loop *server_loop;
 
 	if (atomic_load(&server->connections_count) >=
 	    server->connections_max) {
-		close(fd);
+		loop_close_fd(loop, fd);
 		log_refused(server);
 		return;
 	}
@@ -275,7 +304,7 @@ let_in(struct server *server, int fd)
 		return;
 	atomic_fetch_sub(&server->connections_count, 1);
 	atomic_fetch_sub(&server_loop->connections_count, 1);
-	close(fd);
+	loop_close_fd(loop, fd);
 	log_error("out of memory for a client");
 }
 

@@ -57,6 +57,7 @@ struct server_loop {
 
 struct server {
 	struct export_table exports;
+	bool owns_loops;	/* and their threads */
 	unsigned loops_count;
 	struct server_loop *loops;
 	unsigned connections_max;
@@ -75,6 +76,13 @@ struct server {
 int server_init(struct server *server, unsigned loops_count,
     unsigned connections_max);
 
+/*
+ * The same on loops that are there already, which the caller runs and frees;
+ * they may be a simulator's.  -ENOMEM.
+ */
+int server_init_on(struct server *server, struct loop *const *loops,
+    unsigned loops_count, unsigned connections_max);
+
 /* Starts to accept from every listener of the list; on loop 0.  -ENOMEM. */
 int server_accept(struct server *server, struct listener *listeners);
 
@@ -85,7 +93,7 @@ co_fn void server_accept_end(struct server *server,
 /* The rest of stopping: returns when no connection is left; on loop 0. */
 co_fn void server_drain(struct server *server);
 
-/* Ends the threads and frees the loops, when loop 0 runs no more. */
+/* Ends the threads and frees the loops it has made; loop 0 runs no more. */
 void server_destroy(struct server *server);
 
 /* ---- for connection.c ---- */

@@ -8,10 +8,11 @@
  *
  * IMAGE is a qcow2 file, empty or filled by "prepare" (and then, perhaps, with
  * a snapshot taken or compressed); WORKLOAD a name from the table below.  Each
- * seed is a run of clients on two simulated loops over a recorded disk; from
- * the record all prefixes are built, and for each epoch every single write
- * lost, every single survivor, the order reversed, each write torn.  In every
- * state the check must find leaks at most, every sector must hold what the
+ * seed is a run of clients on two simulated loops over a recorded disk, some
+ * ("served", "leave") through the server and simulated sockets; from the record
+ * all prefixes are built, and for each epoch every single write lost, every
+ * single survivor, the order reversed, each write torn.  In every state the
+ * check must find leaks at most, every sector must hold what the
  * oracle allows (flushes count for all clients), and writing must go on: new
  * data does not touch the old, and the check stays as good.
  *
@@ -31,6 +32,7 @@
 #include "runtime/log.h"
 #include "tests/crash/crew.h"
 #include "tests/crash/state.h"
+#include "tests/schedule/server_crew.h"
 
 struct workload {
 	const char *name;
@@ -71,6 +73,20 @@ static const struct workload workloads[] = {
 		.writes = 4, .zeros = 1, .trims = 1, .flushes = 5,
 		.fua_one_in = 2, .length_max = 4096,
 		.places = 2, .place_bytes = 4096,
+	}},
+	/* The same through the server: what counts are its replies. */
+	{"served", {
+		.loops = 2, .clients = 3, .requests = 10,
+		.reads = 1, .writes = 5, .zeros = 1, .trims = 1, .flushes = 4,
+		.fua_one_in = 4, .length_max = 4096,
+		.places = 2, .place_bytes = 4096, .served = true,
+	}},
+	/* One client that never flushes, but leaves, and comes again. */
+	{"leave", {
+		.loops = 2, .clients = 1, .requests = 12,
+		.reads = 1, .writes = 6, .zeros = 1, .trims = 1,
+		.length_max = 8192,
+		.places = 2, .place_bytes = 8192, .served = true,
 	}},
 };
 
@@ -287,7 +303,10 @@ try_seed(const struct workload *workload, struct file *base, uint64_t seed,
 	options.seed = seed;
 	crew_create(&crew, &options, base);
 	crew_open(&crew);
-	crew_work(&crew);
+	if (options.served)
+		server_crew_work(&crew);
+	else
+		crew_work(&crew);
 	crew_close(&crew);
 	if (crew.errors)
 		crew_fail(&crew, "%u requests failed", crew.errors);
@@ -370,6 +389,7 @@ main(int argc, char **argv)
 	uint64_t first, count, state;
 	struct file *base;
 
+	log_set_level(LOG_LEVEL_NOTICE);
 	read_options(argc, argv, &sample);
 	argc -= optind;
 	argv += optind;

@@ -36,6 +36,8 @@ struct crew_options {
 	unsigned places;
 	unsigned place_bytes;
 	bool prepared;		/* base is as crew_prepare() made it */
+	bool served;		/* by server_crew.h: a loop more, for clients */
+	bool troubled;		/* the disk fails: errors, leaks are fair */
 };
 
 /* What the sectors of all runs are made from; see sector.h. */
@@ -47,7 +49,9 @@ struct crew {
 	struct record_log *log;
 	struct oracle *oracle;
 	struct file *disk;	/* the test's own handle */
-	struct image *image;
+	struct image *image;	/* NULL: closed */
+	uint64_t size_bytes;	/* of the disk, known once it was open */
+	uint64_t cluster_bytes;
 	uint64_t values;	/* written so far; each write has its own */
 	unsigned clients_left;
 	unsigned errors;	/* requests that failed */
@@ -65,11 +69,24 @@ void crew_free(struct crew *crew);
 /* Writes sectors of value 1 to the first three quarters of the disk. */
 void crew_prepare(struct crew *crew);
 
-/* Each runs the world until nothing happens any more. */
+/*
+ * Each runs the world until nothing happens any more.  The oracle lasts, so the
+ * image may be opened again.
+ */
 void crew_open(struct crew *crew);
 void crew_work(struct crew *crew);	/* all requests of all clients */
 void crew_read_all(struct crew *crew);	/* and judges every sector */
 void crew_close(struct crew *crew);
+
+/* The disk of a closed image must be clean: without leaks, if not troubled. */
+void crew_check(struct crew *crew);
+
+/* A client's next request, at random: kind, source, place, flags, value. */
+struct record crew_choose(struct crew *crew, unsigned client);
+
+/* Judges what a read returned that was received and replied to then. */
+void crew_judge(struct crew *crew, uint64_t received, uint64_t replied,
+    uint64_t offset, const void *data, size_t length);
 
 /* Prints what was requested and what was done to the disk, in order. */
 void crew_print(const struct crew *crew);

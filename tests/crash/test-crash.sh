@@ -17,7 +17,7 @@ crash=$(dirname "$QNBD")/tests/crash/crash
 [ -x "$crash" ] || fail "there is no $crash; make check builds it"
 seed=${QNBD_SEED:-1}
 rounds=${TEST_ROUNDS:-1}
-workloads=" ${*:-fill churn flush overwrite grow} "
+workloads=" ${*:-fill churn flush overwrite grow served leave} "
 distinct_min=20000
 sample_one_in=400
 slower=1
@@ -89,6 +89,8 @@ try 16 overwrite full-512.qcow2 full-4k.qcow2 full-64k.qcow2 \
     compressed-full-512.qcow2 compressed-full-4k.qcow2
 try 8 overwrite compressed-full-64k.qcow2
 try 4 grow wide.qcow2
+try 12 served 512.qcow2 4k.qcow2
+try 12 leave 512.qcow2 4k.qcow2
 
 checked=0
 while IFS= read -r state; do

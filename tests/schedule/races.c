@@ -1,8 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Races that other engines have lost, each played out step by step: one
- * operation of the disk is held while the others overtake it.  Those of tables
- * are in races_tables.c.  (R14 is about snapshots.)
+ * operation of the disk is held while the others overtake it.
+ *
+ *	R1   r1_write_in_place_and_discard, _and_zero, _and_kept_room
+ *	R2   r2_read_and_discard
+ *	R3   r3_compressed_read_and_discard
+ *	R4   r4_crash_after_reuse, r4_crash_after_reuse_of_compressed
+ *	R5   r5_punch_before_reuse; no_reuse_before_the_punch_has_ended
+ *	R6   r6_table_and_full_disk, r6_live_table_with_refcount_0
+ *	R7   r7_one_reader_of_a_table
+ *	R8   r8_allocating_write_and_zero, _and_kept_room, _and_discard,
+ *	     _and_zero_of_other_half
+ *	R9   r9_readers_and_writers_of_compressed,
+ *	     r9_writers_of_a_shared_cluster; qnbd does not compress yet
+ *	R10  r10_one_maker_of_an_l2_table, r10_new_refcount_blocks,
+ *	     r10_refcount_table_moves
+ *	R11  r11_refcounts_change_while_written
+ *	R12  r12_failed_write_before_another
+ *	R13  r13_flush_covers_what_was_answered, r13_fua_beside_a_failed_sync;
+ *	     a_flush_covers_other_connections
+ *	R14  none: a write in place under way while a snapshot is made; qnbd
+ *	     makes no snapshots yet
+ *	R15  r15_last_cluster_of_the_disk, r15_end_of_the_file
+ *
+ * R6, R7, R10 to R12 and R15 are in races_tables.c, no_reuse_... in pauses.c,
+ * a_flush_... in server_races.c.
  *
  * Guards against what the tests are named for; above each stands how it goes
  * wrong, and who went wrong.
@@ -21,21 +44,6 @@ begins_with(const struct file_sim_op *op, void *arg)
 	const uint8_t *data = op->iov_count ? op->iov[0].iov_base : NULL;
 
 	return data && *data == *(const uint8_t *)arg;
-}
-
-void
-pause_world(void)
-{
-	loop_sleep(WORLD_PAUSE_NS);
-}
-
-void
-flush_all(struct world *world)
-{
-	for (int i = 0; i < 3; i++) {
-		world_flush(world);
-		pause_world();
-	}
 }
 
 void

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the races of data (races.c) and of tables (races_tables.c) share. */
+/* What races.c (of data), races_tables.c and pauses.c share. */
 #ifndef TESTS_SCHEDULE_RACES_H
 #define TESTS_SCHEDULE_RACES_H
 
@@ -19,12 +19,6 @@
 
 /* A file_sim_hold.match: writes that begin with the byte at arg. */
 bool begins_with(const struct file_sim_op *op, void *arg);
-
-/* Barriers until the quarantine is empty, if nothing is held. */
-co_fn void flush_all(struct world *world);
-
-/* Lets everything go on that is not held. */
-co_fn void pause_world(void);
 
 /* For world_prepare(): A is all 0x11. */
 co_fn void prepare_a(struct world *world);

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "qcow2/check.h"
 #include "runtime/log.h"
 #include "tests/crash/crew.h"
 
@@ -27,44 +26,6 @@ static const struct crew_options narrow = {
 	.fua_one_in = 8, .length_max = 16384,
 	.places = 2, .place_bytes = 32768,
 };
-
-struct checking {
-	struct file *file;
-	struct crew *crew;
-};
-
-co_fn static void
-check(void *arg)
-{
-	struct checking *checking = arg;
-	struct check_result result;
-	struct error error;
-
-	if (check_file(checking->file, "disk", &result, &error)) {
-		crew_fail(checking->crew, "check: %s", error.message);
-		return;
-	}
-	if (result.corruptions || result.check_errors || result.leaks)
-		crew_fail(checking->crew, "check: %llu corruptions, %llu "
-		    "leaks, %llu errors",
-		    (unsigned long long)result.corruptions,
-		    (unsigned long long)result.leaks,
-		    (unsigned long long)result.check_errors);
-}
-
-/* The file as it is left by a clean close. */
-static void
-check_disk(struct crew *crew)
-{
-	struct checking checking = {.crew = crew};
-	struct co_start start;
-
-	if (file_sim_clone(crew->disk, NULL, &checking.file))
-		exit(1);
-	sim_start(crew->sim, 0, &start, check, &checking);
-	sim_run(crew->sim);
-	file_close(checking.file);
-}
 
 static int
 try_seed(struct file *base, uint64_t seed, bool alone)
@@ -80,7 +41,7 @@ try_seed(struct file *base, uint64_t seed, bool alone)
 	crew_read_all(&crew);
 	crew_close(&crew);
 	if (!crew.failure[0])
-		check_disk(&crew);
+		crew_check(&crew);
 	if (crew.errors)
 		crew_fail(&crew, "%u requests failed", crew.errors);
 	failed = crew.failure[0] != '\0';

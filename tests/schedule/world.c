@@ -455,6 +455,21 @@ world_host(struct world *world, uint64_t guest)
 	return extent.host_valid ? extent.host : 0;
 }
 
+void
+pause_world(void)
+{
+	loop_sleep(WORLD_PAUSE_NS);
+}
+
+void
+flush_all(struct world *world)
+{
+	for (int i = 0; i < 3; i++) {
+		world_flush(world);
+		pause_world();
+	}
+}
+
 int
 world_main(Suite *suite)
 {

@@ -170,6 +170,12 @@ co_fn uint64_t world_host(struct world *world, uint64_t guest);
 /* Whether data, of a byte at least, is nothing but value. */
 bool is_all(const uint8_t *data, size_t length, uint8_t value);
 
+/* Lets everything go on that is not held. */
+co_fn void pause_world(void);
+
+/* Barriers until the quarantine is empty, if nothing is held. */
+co_fn void flush_all(struct world *world);
+
 /* Runs the suite, forking for each test; what main() returns. */
 int world_main(Suite *suite);
 

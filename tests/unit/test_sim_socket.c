@@ -2,7 +2,8 @@
 /*
  * The simulator's sockets.  Guards against: streams that lose, mix or invent
  * bytes, orders and piece sizes that no seed ever tries, buffers without end,
- * and an end or a cancelled wait that nobody is told of.
+ * an end or a cancelled wait that nobody is told of, taps that miss bytes, and
+ * bytes that arrive though a test holds them.
  */
 #include "tests/unit/test_sim.h"
 
@@ -111,6 +112,9 @@ count_pooled(struct task *task)
 
 	ck_assert_int_eq(op->result, 1);
 	ck_assert_int_eq(*(char *)op->pooled, 'x');
+	/* This is the receiver's, too. */
+	memset((char *)op->pooled - LOOP_RECV_HEADROOM_BYTES, 0xee,
+	    LOOP_RECV_HEADROOM_BYTES);
 	++*(unsigned *)op->iov;
 }
 
@@ -338,6 +342,105 @@ START_TEST(test_cancel)
 }
 END_TEST
 
+/* ---- what tests do to sockets ---- */
+
+struct socket_tap {
+	struct sim_tap tap;
+	char heard[2][16];	/* [arriving] */
+	size_t count[2];
+};
+
+static void
+hear(struct sim_tap *tap, bool arriving, const uint8_t *bytes, size_t count)
+{
+	struct socket_tap *heard = container_of(tap, struct socket_tap, tap);
+
+	ck_assert_uint_le(heard->count[arriving] + count, 16);
+	memcpy(heard->heard[arriving] + heard->count[arriving], bytes, count);
+	heard->count[arriving] += count;
+}
+
+co_fn static void
+talk_with_a_tap(void *arg)
+{
+	struct socket_test *test = arg;
+	struct socket_tap heard = {.tap.hear = hear};
+	char question[] = "question", answer[] = "yes";
+	struct iovec iov;
+	struct sock ends[2];
+
+	sim_set_tap(test->sim, test->fds[0], &heard.tap);
+	for (unsigned i = 0; i < 2; i++)
+		sock_open(&ends[i], test->fds[i]);
+	iov = (struct iovec){question, 8};
+	ck_assert_int_eq(sock_send(&ends[0], &iov, 1), 0);
+	ck_assert_int_eq(memcmp(heard.heard[false], "question", 8), 0);
+	ck_assert_uint_eq(heard.count[true], 0);
+	iov = (struct iovec){answer, 3};
+	ck_assert_int_eq(sock_send(&ends[1], &iov, 1), 0);
+	/* Nobody has received it yet. */
+	ck_assert_int_eq(memcmp(heard.heard[true], "yes", 3), 0);
+	ck_assert_uint_eq(heard.count[true], 3);
+	ck_assert_uint_eq(heard.count[false], 8);
+	for (unsigned i = 0; i < 2; i++)
+		sock_close(&ends[i]);
+}
+
+START_TEST(test_tap)
+{
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		struct socket_test test = {0};
+
+		socket_test_run(seed, &test, talk_with_a_tap, NULL);
+	}
+}
+END_TEST
+
+static void
+nothing(struct task *task)
+{
+	(void)task;
+}
+
+/* A send that began before, or after, the arrivals were held. */
+co_fn static void
+hold_arrivals(struct socket_test *test, bool send_first)
+{
+	char byte = 'x';
+	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+	struct op op = {
+		.kind = OP_SEND, .fd = test->fds[0], .iov = &iov,
+		.iov_count = 1, .task.run = nothing,
+	};
+
+	if (send_first)
+		loop_submit(&op);
+	sim_hold_arrivals(test->sim, test->fds[1], true);
+	sim_hold_arrivals(test->sim, test->fds[1], true);
+	if (!send_first)
+		loop_submit(&op);
+	loop_sleep(SECOND_NS);
+	ck_assert_int_eq(op.result, 0);
+	sim_hold_arrivals(test->sim, test->fds[1], false);
+	loop_sleep(SECOND_NS);
+	ck_assert_int_eq(op.result, 1);
+}
+
+co_fn static void
+hold_before_and_after(void *arg)
+{
+	hold_arrivals(arg, false);
+	hold_arrivals(arg, true);
+}
+
+START_TEST(test_hold_arrivals)
+{
+	struct socket_test test = {0};
+
+	socket_test_run(1, &test, hold_before_and_after, NULL);
+}
+END_TEST
+
 TCase *
 test_sim_socket(void)
 {
@@ -350,5 +453,7 @@ test_sim_socket(void)
 	tcase_add_test(tcase, test_buffer_is_bounded);
 	tcase_add_test(tcase, test_accept);
 	tcase_add_test(tcase, test_cancel);
+	tcase_add_test(tcase, test_tap);
+	tcase_add_test(tcase, test_hold_arrivals);
 	return tcase;
 }
