@@ -41,10 +41,14 @@ plain_errno(int64_t result)
 	return result == -EDQUOT || result == -EFBIG ? -ENOSPC : (int)result;
 }
 
+/*
+ * What did not happen and may be tried again: a signal, no resources just now,
+ * a ring whose worker was taken away.  Never a sync that was tried and failed.
+ */
 static bool
 is_transient(int64_t result)
 {
-	return result == -EINTR || result == -EAGAIN;
+	return result == -EINTR || result == -EAGAIN || result == -ECANCELED;
 }
 
 int
@@ -119,7 +123,7 @@ file_fdatasync(struct file *file)
 
 	do
 		err = file->ops->fdatasync(file);
-	while (err == -EINTR);
+	while (is_transient(err));
 	return err;
 }
 
@@ -144,7 +148,7 @@ file_truncate(struct file *file, uint64_t size)
 	assert(file->writable);
 	do
 		err = file->ops->truncate(file, size);
-	while (err == -EINTR);
+	while (is_transient(err));
 	return plain_errno(err);
 }
 

@@ -8,8 +8,8 @@
  * Image files are never mapped into memory.
  *
  * All offsets and lengths are in bytes.  The wrappers here finish short
- * results and retry EINTR and EAGAIN, so a back end may be plain; callers see
- * all or an error.
+ * results and retry EINTR, EAGAIN and ECANCELED, so a back end may be plain;
+ * callers see all or an error.
  */
 #ifndef RUNTIME_FILE_H
 #define RUNTIME_FILE_H
