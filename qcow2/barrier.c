@@ -34,11 +34,10 @@ struct cut {
 void
 image_fail(struct image *image, const char *what, int err)
 {
-	if (!image->failed)
+	if (!atomic_exchange(&image->failed, true))
 		log_error("%s: %s; flushes fail and no writes are accepted "
 		    "until it is opened again, and what was not flushed may "
 		    "be lost file=%s", what, strerror(-err), image->path);
-	image->failed = true;
 }
 
 static bool
