@@ -54,9 +54,7 @@ struct loop {
 	void *engine;			/* the engine's own state */
 	struct task_list ready;
 	struct task_list turn_end;
-	unsigned timers_count;
-	unsigned timers_room;
-	struct timer **timers;		/* a heap, [0] is the earliest */
+	struct timer *timers;		/* the earliest; see timer.c */
 	unsigned elsewhere;		/* what other threads do for it */
 	struct op_list writes;		/* of this turn, for writers */
 	struct task writes_task;
