@@ -3,7 +3,7 @@
  * Raw images: the disk is the file, byte for byte.
  *
  * Holes of the file are holes of the disk.  The size is the file's when it is
- * opened; a file cut short meanwhile reads as zeros behind its end.
+ * opened.
  */
 #include <assert.h>
 #include <errno.h>

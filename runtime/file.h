@@ -14,6 +14,7 @@
 #ifndef RUNTIME_FILE_H
 #define RUNTIME_FILE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -66,6 +67,9 @@ struct file {
 	bool is_regular;	/* else a block device */
 	bool writable;
 	uint32_t request_alignment; /* of offset, length, memory; 1: none */
+	/* See file_expect_size(). */
+	_Atomic uint64_t end_bytes;
+	atomic_bool is_cut;
 };
 
 /*
@@ -82,6 +86,14 @@ int file_open_fd(int fd, const char *name, unsigned flags,
 
 /* Frees; whatever is not synced is not made so.  NULL is fine. */
 void file_close(struct file *file);
+
+/*
+ * From here on a regular file is expected to be as long as now, or as what is
+ * written to it: only file_truncate() makes it shorter.  If somebody else does,
+ * reading what is gone is -EIO, not zeros, and the file is cut from then on.
+ */
+void file_expect_size(struct file *file);
+bool file_is_cut(const struct file *file);
 
 /*
  * Reads exactly the iovecs' sum of bytes at offset; what lies past the end of
