@@ -6,7 +6,7 @@
 # no zeros, a log that nobody reads holds nobody up, the longest chain fits a
 # stack, and each allocation of its life may fail.
 #
-#	test-server.sh [NAME...]	only these; case_NAME in server_faults.py
+#	test-server.sh [NAME...]	only these of server_faults.py
 #
 # TEST_ROUNDS multiplies how many of the allocations are tried.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
