@@ -2,8 +2,6 @@
 #include "tests/fault/allocator.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 static struct {
 	bool active;
@@ -31,8 +29,8 @@ allocator_end(uint64_t *failedp)
 	return allocator.tried;
 }
 
-static bool
-shall_fail(void)
+bool
+allocator_fails(void)
 {
 	if (!allocator.active)
 		return false;
@@ -43,49 +41,4 @@ shall_fail(void)
 	allocator.failed++;
 	errno = ENOMEM;
 	return true;
-}
-
-/* ---- what the copies of the libraries call ---- */
-
-void *allocator_malloc(size_t bytes);
-void *allocator_calloc(size_t count, size_t bytes);
-void *allocator_realloc(void *data, size_t bytes);
-void *allocator_aligned_alloc(size_t alignment, size_t bytes);
-char *allocator_strdup(const char *text);
-char *allocator_strndup(const char *text, size_t length);
-
-void *
-allocator_malloc(size_t bytes)
-{
-	return shall_fail() ? NULL : malloc(bytes);
-}
-
-void *
-allocator_calloc(size_t count, size_t bytes)
-{
-	return shall_fail() ? NULL : calloc(count, bytes);
-}
-
-void *
-allocator_realloc(void *data, size_t bytes)
-{
-	return shall_fail() ? NULL : realloc(data, bytes);
-}
-
-void *
-allocator_aligned_alloc(size_t alignment, size_t bytes)
-{
-	return shall_fail() ? NULL : aligned_alloc(alignment, bytes);
-}
-
-char *
-allocator_strdup(const char *text)
-{
-	return shall_fail() ? NULL : strdup(text);
-}
-
-char *
-allocator_strndup(const char *text, size_t length)
-{
-	return shall_fail() ? NULL : strndup(text, length);
 }

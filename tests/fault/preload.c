@@ -3,50 +3,15 @@
  * Faults in a real server, by LD_PRELOAD: allocations, and operations on files
  * that go through the C library (all do with --io threads; reads mostly do with
  * io_uring as well).
- *
- * What shall fail stands in a file of 64-bit numbers, shared with the test,
- * which may change them at any time: struct control, server_process.py.
  */
 #include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-struct control {
-	atomic_ullong allocation_nth;	/* 0: none fails */
-	atomic_ullong allocations;
-	atomic_ullong inode;		/* of the file that fails */
-	atomic_ullong read_errno;
-	atomic_ullong write_errno;
-	atomic_ullong sync_errno;
-	atomic_ullong offset;		/* of reads and writes that fail */
-	atomic_ullong length;
-	atomic_ullong hits;
-};
-
-static struct control *control;
-
-__attribute__((constructor)) static void
-find_control(void)
-{
-	const char *path = getenv("QNBD_FAULT_CONTROL");
-	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-	void *map;
-
-	if (fd < 0)
-		return;
-	map = mmap(NULL, sizeof(*control), PROT_READ | PROT_WRITE, MAP_SHARED,
-	    fd, 0);
-	close(fd);
-	if (map != MAP_FAILED)
-		control = map;
-}
+#include "tests/fault/control.h"
 
 /* ---- allocations ---- */
 
@@ -55,42 +20,29 @@ void *__libc_calloc(size_t count, size_t bytes);
 void *__libc_realloc(void *data, size_t bytes);
 void *__libc_memalign(size_t alignment, size_t bytes);
 
-static int
-allocation_fails(void)
-{
-	unsigned long long number;
-
-	if (!control)
-		return 0;
-	number = atomic_fetch_add(&control->allocations, 1) + 1;
-	if (number != atomic_load(&control->allocation_nth))
-		return 0;
-	errno = ENOMEM;
-	return 1;
-}
-
 void *
 malloc(size_t bytes)
 {
-	return allocation_fails() ? NULL : __libc_malloc(bytes);
+	return control_fails_allocation() ? NULL : __libc_malloc(bytes);
 }
 
 void *
 calloc(size_t count, size_t bytes)
 {
-	return allocation_fails() ? NULL : __libc_calloc(count, bytes);
+	return control_fails_allocation() ? NULL : __libc_calloc(count, bytes);
 }
 
 void *
 realloc(void *data, size_t bytes)
 {
-	return allocation_fails() ? NULL : __libc_realloc(data, bytes);
+	return control_fails_allocation() ? NULL : __libc_realloc(data, bytes);
 }
 
 void *
 aligned_alloc(size_t alignment, size_t bytes)
 {
-	return allocation_fails() ? NULL : __libc_memalign(alignment, bytes);
+	return control_fails_allocation() ? NULL :
+	    __libc_memalign(alignment, bytes);
 }
 
 int
@@ -98,7 +50,7 @@ posix_memalign(void **datap, size_t alignment, size_t bytes)
 {
 	void *data;
 
-	if (allocation_fails())
+	if (control_fails_allocation())
 		return ENOMEM;
 	data = __libc_memalign(alignment, bytes);
 	if (!data)
@@ -114,18 +66,19 @@ is_the_file(int fd)
 {
 	struct stat st;
 
-	return !fstat(fd, &st) && st.st_ino == atomic_load(&control->inode);
+	return !fstat(fd, &st) &&
+	    st.st_ino == atomic_load(&fault_control->inode);
 }
 
 static int
 touches(const struct iovec *iov, int count, off_t offset)
 {
 	uint64_t begin = (uint64_t)offset, end = begin;
-	uint64_t bad = atomic_load(&control->offset);
+	uint64_t bad = atomic_load(&fault_control->offset);
 
 	for (int i = 0; i < count; i++)
 		end += iov[i].iov_len;
-	return begin < bad + atomic_load(&control->length) && bad < end;
+	return begin < bad + atomic_load(&fault_control->length) && bad < end;
 }
 
 /* Sets errno and counts if an operation on fd shall fail. */
@@ -136,7 +89,7 @@ hit(int fd, atomic_ullong *error)
 
 	if (!number || !is_the_file(fd))
 		return 0;
-	atomic_fetch_add(&control->hits, 1);
+	atomic_fetch_add(&fault_control->hits, 1);
 	errno = number;
 	return 1;
 }
@@ -161,8 +114,8 @@ preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
 	static vector_fn *next;
 
-	if (control && touches(iov, count, offset) &&
-	    hit(fd, &control->read_errno))
+	if (fault_control && touches(iov, count, offset) &&
+	    hit(fd, &fault_control->read_errno))
 		return -1;
 	if (!next)
 		next = next_vector_fn("preadv2");
@@ -180,8 +133,8 @@ pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
 	static vector_fn *next;
 
-	if (control && touches(iov, count, offset) &&
-	    hit(fd, &control->write_errno))
+	if (fault_control && touches(iov, count, offset) &&
+	    hit(fd, &fault_control->write_errno))
 		return -1;
 	if (!next)
 		next = next_vector_fn("pwritev2");
@@ -197,7 +150,7 @@ fdatasync(int fd)
 		int (*fn)(int fd);
 	} found;
 
-	if (control && hit(fd, &control->sync_errno))
+	if (fault_control && hit(fd, &fault_control->sync_errno))
 		return -1;
 	if (!next) {
 		found.data = dlsym(RTLD_NEXT, "fdatasync");

@@ -4,6 +4,8 @@ Every allocation in the life of a server fails, one in each life.
 
     server_memory.py COUNT_MAX [FIRST [LAST]]
 
+A sanitizer's report about what was not given back is a wrong end, too.
+
 A server is started, used by a client in every way, by a second client, and
 stopped, as often as it makes allocations (at most COUNT_MAX of them, evenly
 spread), and each time another one fails.  At start-up it may end, with a
@@ -22,7 +24,7 @@ import sys
 import tempfile
 
 from server_process import (SECONDS_MAX, Control, Failed, Server, check,
-                            wire)
+                            environment, wire)
 
 EIO, FUA, KIB, MIB = wire.EIO, wire.FUA, wire.KIB, wire.MIB
 
@@ -68,11 +70,20 @@ def use(server):
     return errors
 
 
+def check_refusal(status, text):
+    """A status of qnbd's own and some words, and none of a sanitizer's."""
+    check(status in (1, 75), f"it ended with status {status}: {text}")
+    check(re.search("^qnbd: .", text, re.M), "it ended without a word")
+    check_sane(text)
+
+
+def check_sane(text):
+    check("Sanitizer" not in text and "runtime error:" not in text, text)
+
+
 def judge_start(server):
     status = server.wait()
-    check(status > 0, f"at start-up it ended with status {status}")
-    log = server.log()
-    check(re.search("^qnbd: .", log, re.M), "it ended without a word")
+    check_refusal(status, server.log())
     return "ended at start-up"
 
 
@@ -107,6 +118,7 @@ def live(directory, template, number):
             check(outcome == "not felt", f"{outcome}, then {second}")
             outcome = second
         status = server.stop()
+        check_sane(server.log())
         felt = control.allocations >= number > 0
         check(status == 0 or (felt and outcome == "not felt"),
               f"it ended with status {status} after: {outcome}")
@@ -118,13 +130,9 @@ def live(directory, template, number):
 
 def tool(directory, arguments, control=None):
     """Runs qnbd to its end; its status, and what it said."""
-    environment = dict(os.environ)
-    if control:
-        environment["LD_PRELOAD"] = os.environ["QNBD_PRELOAD"]
-        environment["QNBD_FAULT_CONTROL"] = control.path
     result = subprocess.run([os.environ["QNBD"]] + arguments, check=False,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            cwd=directory, env=environment,
+                            cwd=directory, env=environment(control),
                             timeout=SECONDS_MAX)
     return (result.returncode, result.stdout.decode(errors="replace"),
             result.stderr.decode(errors="replace"))
@@ -143,10 +151,9 @@ def call(template, number, arguments):
         control = Control(os.path.join(directory, "control"))
         control.allocation_nth = number
         status, out, err = tool(directory, arguments, control)
+        check_sane(err)
         if status:
-            check(status > 0, f"it ended with status {status}")
-            check(re.search("^qnbd: .", err, re.M),
-                  f"it ended with status {status} and without a word")
+            check_refusal(status, err)
         if arguments[0] == "create":
             made = os.path.exists(os.path.join(directory, "new.qcow2"))
             check(made == (status == 0), "half an image is left")
@@ -168,10 +175,11 @@ TOOLS = (["create", "new.qcow2", "1G"],
 
 def try_tool(template, arguments):
     """How many calls, and how many of them went wrong."""
-    wrong = 0
+    count = wrong = 0
     status, expected, total = call(template, 0, arguments)
     check(status == 0, f"{arguments} fails")
-    for number in range(1, total + 1):
+    for number in numbers(total, int(sys.argv[1])):
+        count += 1
         try:
             status, out, _ = call(template, number, arguments)
             # Never half of an answer, or another one.
@@ -179,7 +187,7 @@ def try_tool(template, arguments):
         except Failed as error:
             wrong += 1
             print(f"qnbd {' '.join(arguments)}, allocation {number}: {error}")
-    return total, wrong
+    return count, wrong
 
 
 def try_life(template, number):
@@ -200,7 +208,7 @@ def try_life(template, number):
 
 def numbers(total, count_max):
     first = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    last = int(sys.argv[3]) if len(sys.argv) > 3 else total
+    last = min(total, int(sys.argv[3])) if len(sys.argv) > 3 else total
     step = -(-(last - first + 1) // count_max)
     return list(range(first, last + 1, max(step, 1)))
 
@@ -238,8 +246,8 @@ def main():
                     for outcome, count in sorted(outcomes.items())))
     calls = 0
     for arguments in TOOLS:
-        total, wrong = try_tool(template, arguments)
-        calls += total
+        count, wrong = try_tool(template, arguments)
+        calls += count
         failed += wrong
     print(f"{calls} calls of {len(TOOLS)} commands")
     sys.exit(failed > 0)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-A real server in trouble: started with preload.so, and clients of it.
+A real server in trouble, and clients of it.
 
-Control is the memory that preload.so looks into; Server is a `qnbd serve` of
+Control is the memory into which the server looks for what shall fail, because
+preload.so is put before it or because it is qnbd-failing; Server is a `qnbd serve` of
 one image; connect() and the functions below are clients that give each reply
 back as an error number.
 """
@@ -36,7 +37,7 @@ def check(condition, text):
 
 
 class Control:
-    """The numbers of struct control in preload.c, as attributes."""
+    """The numbers of struct control in control.h, as attributes."""
 
     def __init__(self, path):
         object.__setattr__(self, "path", path)
@@ -58,6 +59,16 @@ class Control:
             setattr(self, name, 0)
 
 
+def environment(control):
+    """For a qnbd that control is to reach, by preload.so if need be."""
+    variables = dict(os.environ)
+    if control:
+        variables["QNBD_FAULT_CONTROL"] = control.path
+        if variables.get("QNBD_PRELOAD"):
+            variables["LD_PRELOAD"] = variables["QNBD_PRELOAD"]
+    return variables
+
+
 class Server:
     """
     qnbd serve; ready is False where it ended before it listened.  Its messages
@@ -68,10 +79,6 @@ class Server:
         self.socket = os.path.join(directory, "server.sock")
         self.log_path = os.path.join(directory, "server.log")
         self.ready = False
-        environment = dict(os.environ)
-        if control:
-            environment["LD_PRELOAD"] = os.environ["QNBD_PRELOAD"]
-            environment["QNBD_FAULT_CONTROL"] = control.path
         reader, writer = os.pipe()
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
@@ -79,7 +86,7 @@ class Server:
                  "--ready-fd", str(writer)] + arguments,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=log if stderr is None else stderr,
-                pass_fds=[writer], env=environment)
+                pass_fds=[writer], env=environment(control))
         os.close(writer)
         try:
             if select.select([reader], [], [], SECONDS_MAX)[0]:
