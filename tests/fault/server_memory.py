@@ -4,14 +4,13 @@ Every allocation in the life of a server fails, one in each life.
 
     server_memory.py COUNT_MAX [FIRST [LAST]]
 
-A sanitizer's report about what was not given back is a wrong end, too.
-
 A server is started, used by a client in every way, by a second client, and
 stopped, as often as it makes allocations (at most COUNT_MAX of them, evenly
 spread), and each time another one fails.  At start-up it may end, with a
-message and a status; a client may be dropped or told EIO (servers are asked not
-to say ENOMEM); the second client is served; the end is a good one; the image has
-leaks at most.  The same for the other commands, which have no clients.
+message and a status; a client may be dropped or told EIO (servers are asked
+not to say ENOMEM); the second client is served; the end is a good one; the
+image has leaks at most; no sanitizer has a word to say.  The same for the
+other commands, which have no clients.
 """
 
 import collections

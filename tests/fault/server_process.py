@@ -3,9 +3,9 @@
 A real server in trouble, and clients of it.
 
 Control is the memory into which the server looks for what shall fail, because
-preload.so is put before it or because it is qnbd-failing; Server is a `qnbd serve` of
-one image; connect() and the functions below are clients that give each reply
-back as an error number.
+preload.so is put before it or because it is qnbd-failing; Server is a `qnbd
+serve` of one image; connect() and the functions below are clients that give
+each reply back as an error number.
 """
 
 import mmap
