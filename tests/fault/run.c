@@ -98,6 +98,9 @@ forget_case(const struct run *run)
 
 /* ---- the chain ---- */
 
+/* Enough for all tables there are; the default costs time to allocate. */
+#define CACHE_BYTES (1u << 20)
+
 co_fn static void
 open_chain(struct world *world)
 {
@@ -111,7 +114,8 @@ open_chain(struct world *world)
 		struct image_options options = {
 			.format = base_format(layout, i), .writable = i == 0,
 			.no_backing = true, .loops = world->options.loops,
-			.metadata_cache_bytes = layout->cache_bytes,
+			.metadata_cache_bytes = layout->cache_bytes ?
+			    layout->cache_bytes : CACHE_BYTES,
 		};
 		struct file *handle;
 

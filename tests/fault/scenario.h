@@ -42,7 +42,7 @@ struct layout {
 	unsigned version;		/* 0: 3 */
 	unsigned refcount_bits;		/* 0: 16 */
 	uint64_t device_bytes;		/* 0: a regular file */
-	uint64_t cache_bytes;		/* 0: the default */
+	uint64_t cache_bytes;		/* 0: enough */
 	unsigned flags;
 };
 
