@@ -17,35 +17,33 @@ struct barrier_waiter {
 	struct waiter waiter;
 };
 
-/* What a cut took. */
+/* What a cut took, beside the changes that are marked as taken. */
 struct cut {
 	uint64_t number;
 	bool needs_order;
 	bool links;		/* there are L2 slices or L1 entries */
-	struct changes hooks;
 	uint64_t *table;	/* a copy, if the table has moved */
 	uint64_t table_host;
 	uint32_t table_clusters;
-	struct changes l1;
 	uint64_t reserve_end;
 };
 
 void
 image_fail(struct image *image, const char *what, int err)
 {
-	if (!image->failed)
+	if (!atomic_exchange(&image->failed, true))
 		log_error("%s: %s; flushes fail and no writes are accepted "
 		    "until it is opened again, and what was not flushed may "
 		    "be lost file=%s", what, strerror(-err), image->path);
-	image->failed = true;
 }
 
 static bool
 metadata_is_dirty(const struct image *image)
 {
 	return image->slices.dirty_count > 0 ||
-	    image->barrier.l1.count > 0 ||
-	    image->refcounts.hooks.count > 0 || image->refcounts.moved_host;
+	    changes_waiting(&image->barrier.l1) > 0 ||
+	    changes_waiting(&image->refcounts.hooks) > 0 ||
+	    image->refcounts.moved_host;
 }
 
 bool
@@ -84,7 +82,7 @@ hook_refcounts(struct image *image, const struct cut *cut)
 	struct header_patch patch;
 
 	if (!cut->table)
-		return changes_write(&cut->hooks, image->file,
+		return changes_write(&image->refcounts.hooks, image->file,
 		    image->header.refcount_table_offset);
 	patch = header_patch_refcount_table(cut->table_host,
 	    cut->table_clusters);
@@ -95,7 +93,7 @@ hook_refcounts(struct image *image, const struct cut *cut)
 co_fn static int
 write_cut(struct image *image, const struct cut *cut)
 {
-	bool hooks = cut->hooks.count > 0 || cut->table;
+	bool hooks = image->refcounts.hooks.taken > 0 || cut->table;
 	int err;
 
 	err = slice_write(image, SLICE_REFCOUNTS);
@@ -111,7 +109,7 @@ write_cut(struct image *image, const struct cut *cut)
 		return err;
 	err = slice_write(image, SLICE_L2);
 	if (!err)
-		err = changes_write(&cut->l1, image->file,
+		err = changes_write(&image->barrier.l1, image->file,
 		    image->header.l1_offset);
 	return err ? err : sync_file(image);
 }
@@ -143,9 +141,9 @@ make_cut(struct image *image, struct cut *cut)
 	barrier->cuts++;
 	cut->needs_order = barrier->needs_order;
 	barrier->needs_order = false;
-	cut->hooks = changes_take(&refcounts->hooks);
-	cut->l1 = changes_take(&barrier->l1);
-	cut->links = slice_any_dirty(image, SLICE_L2) || cut->l1.count > 0;
+	changes_take(&refcounts->hooks);
+	changes_take(&barrier->l1);
+	cut->links = slice_any_dirty(image, SLICE_L2) || barrier->l1.taken > 0;
 	slice_freeze(image);
 	cut->reserve_end = image->allocator.reserve_end;
 	/* Set again by whatever completes after this. */
@@ -180,9 +178,8 @@ undo_cut(struct image *image, struct cut *cut)
 		refcounts->moved_host = cut->table_host;
 		refcounts->moved_clusters = cut->table_clusters;
 	}
-	if (changes_put_back(&barrier->l1, &cut->l1) ||
-	    changes_put_back(&refcounts->hooks, &cut->hooks))
-		image_fail(image, "cannot keep what was not written", -ENOMEM);
+	changes_put_back(&barrier->l1);
+	changes_put_back(&refcounts->hooks);
 }
 
 static void
@@ -230,8 +227,8 @@ run_barrier(struct image *image)
 		if (cut.table)
 			finish_move(image, &cut);
 		image->allocator.reserve_stable_end = cut.reserve_end;
-		changes_free(&cut.l1);
-		changes_free(&cut.hooks);
+		changes_drop_taken(&barrier->l1);
+		changes_drop_taken(&image->refcounts.hooks);
 	}
 	free(cut.table);
 	answer(image, cut.number, err);

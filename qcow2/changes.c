@@ -11,24 +11,20 @@
 /* Entries that go out in one write: a sector, so no entry is ever torn. */
 #define RUN_MAX 64
 
-static int
-grow(struct changes *changes, size_t room)
+int
+changes_make_room(struct changes *changes)
 {
-	struct change *list = realloc(changes->list, room * sizeof(*list));
+	size_t room = changes->room ? 2 * changes->room : 16;
+	struct change *list;
 
+	if (changes->count < changes->room)
+		return 0;
+	list = realloc(changes->list, room * sizeof(*list));
 	if (!list)
 		return -ENOMEM;
 	changes->list = list;
 	changes->room = room;
 	return 0;
-}
-
-int
-changes_make_room(struct changes *changes)
-{
-	if (changes->count < changes->room)
-		return 0;
-	return grow(changes, changes->room ? 2 * changes->room : 16);
 }
 
 void
@@ -38,44 +34,35 @@ changes_add(struct changes *changes, uint64_t index, uint64_t entry)
 	changes->list[changes->count++] = (struct change){index, entry};
 }
 
-struct changes
+void
 changes_take(struct changes *changes)
 {
-	struct changes taken = *changes;
-
-	*changes = (struct changes){0};
-	return taken;
+	assert(changes->taken == 0);
+	changes->taken = changes->count;
 }
 
-int
-changes_put_back(struct changes *changes, struct changes *earlier)
+void
+changes_drop_taken(struct changes *changes)
 {
-	int err = 0;
-
-	if (earlier->count == 0)
-		goto free_earlier;
-	err = grow(earlier, earlier->count + changes->count + 1);
-	if (err)
-		goto free_earlier;
+	changes->count -= changes->taken;
 	if (changes->count > 0)
-		memcpy(earlier->list + earlier->count, changes->list,
+		memmove(changes->list, changes->list + changes->taken,
 		    changes->count * sizeof(*changes->list));
-	earlier->count += changes->count;
-	free(changes->list);
-	*changes = *earlier;
-	*earlier = (struct changes){0};
-	return 0;
-free_earlier:
-	changes_free(earlier);
-	return err;
+	changes->taken = 0;
+}
+
+void
+changes_put_back(struct changes *changes)
+{
+	changes->taken = 0;
 }
 
 void
 changes_drop_from(struct changes *changes, uint64_t index)
 {
-	size_t kept = 0;
+	size_t kept = changes->taken;
 
-	for (size_t i = 0; i < changes->count; i++)
+	for (size_t i = kept; i < changes->count; i++)
 		if (changes->list[i].index < index)
 			changes->list[kept++] = changes->list[i];
 	changes->count = kept;
@@ -95,6 +82,7 @@ take_run(const struct change *list, size_t count, uint64_t *run)
 	return length;
 }
 
+/* The list may move while a run of it is written. */
 int
 changes_write(const struct changes *changes, struct file *file,
     uint64_t offset)
@@ -103,9 +91,9 @@ changes_write(const struct changes *changes, struct file *file,
 	size_t done = 0;
 	int err = 0;
 
-	while (done < changes->count && !err) {
+	while (done < changes->taken && !err) {
 		const struct change *list = changes->list + done;
-		size_t length = take_run(list, changes->count - done, run);
+		size_t length = take_run(list, changes->taken - done, run);
 
 		err = file_pwrite(file, run, length * ENTRY_BYTES,
 		    offset + list[0].index * ENTRY_BYTES, 0);

@@ -19,31 +19,40 @@ struct change {
 	uint64_t entry;
 };
 
-/* In the order they were made; all zeros is none. */
+/*
+ * In the order they were made; all zeros is none.  The first of them may be
+ * taken by a barrier, which writes them and then drops them or puts them back.
+ */
 struct changes {
 	struct change *list;
 	size_t count, room;
+	size_t taken;
 };
+
+/* Those that no barrier has taken yet. */
+static inline size_t
+changes_waiting(const struct changes *changes)
+{
+	return changes->count - changes->taken;
+}
 
 /* Makes room for one more, so that adding cannot fail.  -ENOMEM. */
 int changes_make_room(struct changes *changes);
 void changes_add(struct changes *changes, uint64_t index, uint64_t entry);
 
-/* Takes all of them, leaving none. */
-struct changes changes_take(struct changes *changes);
+/* Takes all of them; none is taken yet. */
+void changes_take(struct changes *changes);
 
-/*
- * Puts earlier, which changes_take() took, back before what came since.
- * -ENOMEM: it could not; either way earlier is none afterwards.
- */
-int changes_put_back(struct changes *changes, struct changes *earlier);
-
-/* Forgets changes of entries at index and above. */
-void changes_drop_from(struct changes *changes, uint64_t index);
-
-/* Writes the entries into the table at offset, neighbours in one go. */
+/* Writes those taken into the table at offset, neighbours in one go. */
 co_fn int changes_write(const struct changes *changes, struct file *file,
     uint64_t offset);
+
+/* Those taken are stable, or wait again. */
+void changes_drop_taken(struct changes *changes);
+void changes_put_back(struct changes *changes);
+
+/* Forgets changes of entries at index and above that are not taken. */
+void changes_drop_from(struct changes *changes, uint64_t index);
 
 void changes_free(struct changes *changes);
 

@@ -116,6 +116,8 @@ image_write(struct image *image, uint64_t guest, const void *data,
 {
 	assert(image->writable);
 	assert_inside(image, guest, length);
+	if (file_is_cut(image->file))
+		return -EIO;
 	return image->ops->write(image, guest, data, length, flags);
 }
 
@@ -125,6 +127,8 @@ image_zero(struct image *image, uint64_t guest, uint64_t length,
 {
 	assert(image->writable);
 	assert_inside(image, guest, length);
+	if (file_is_cut(image->file))
+		return -EIO;
 	return image->ops->zero(image, guest, length, flags);
 }
 
@@ -134,6 +138,8 @@ image_discard(struct image *image, uint64_t guest, uint64_t length,
 {
 	assert(image->writable);
 	assert_inside(image, guest, length);
+	if (file_is_cut(image->file))
+		return -EIO;
 	if (image->discard == IMAGE_DISCARD_IGNORE)
 		return flags & IMAGE_FUA ? image_flush(image) : 0;
 	return image->ops->discard(image, guest, length, flags);
@@ -250,6 +256,7 @@ open_layer(struct file *file, const char *path, enum image_format format,
 	image->path = strdup(path);
 	err = image->path ? lock(image, error) :
 	    error_set(error, -ENOMEM, "out of memory");
+	file_expect_size(file);
 	if (!err)
 		err = format == IMAGE_QCOW2 ?
 		    qcow2_open(image, options, error) :

@@ -83,8 +83,9 @@ struct image {
 	unsigned l2_bits;		/* log2 of the entries of an L2 table */
 	uint64_t table_faults;		/* bad entries found at the opening */
 
-	/* qcow2 only, guarded. */
 	struct monitor monitor;
+
+	/* qcow2 only, guarded. */
 	struct entry_limits limits;
 	uint64_t *l1;			/* header.l1_entries of them */
 	uint64_t *refcount_table;
@@ -101,11 +102,16 @@ struct image {
 	uint64_t zeroed_epoch;		/* see kept_room_usable(); 0: none */
 	uint64_t end_cluster;		/* from here on nothing is in use */
 	uint64_t device_bytes;		/* of a block device */
-	bool failed;			/* O6: a sync has failed */
 	bool closing;
 
 	/* Set when a write has completed; cleared by the cut that covers it. */
 	atomic_bool unsynced;
+
+	/* raw only, guarded by the monitor. */
+	struct co_mutex syncing;
+	uint64_t syncs;			/* that have begun */
+
+	atomic_bool failed;		/* O6: a sync has failed */
 };
 
 extern const struct image_ops qcow2_ops;

@@ -94,7 +94,8 @@ bool
 l2_is_stable(const struct image *image, const struct slice *slice)
 {
 	return !slice_is_dirty(slice) &&
-	    image->barrier.l1.count == 0 && !image->barrier.running;
+	    changes_waiting(&image->barrier.l1) == 0 &&
+	    !image->barrier.running;
 }
 
 /* ---- new and copied tables ---- */

@@ -157,7 +157,7 @@ stop_timer(void *arg)
 {
 	struct quarantine *quarantine = arg;
 
-	if (!quarantine->timer.heap_index)
+	if (!quarantine->timer.running)
 		return;
 	timer_stop(loop_self(), &quarantine->timer);
 	quarantine->timer_loop = NULL;

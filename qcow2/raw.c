@@ -3,7 +3,7 @@
  * Raw images: the disk is the file, byte for byte.
  *
  * Holes of the file are holes of the disk.  The size is the file's when it is
- * opened; a file cut short meanwhile reads as zeros behind its end.
+ * opened.
  */
 #include <assert.h>
 #include <errno.h>
@@ -49,12 +49,68 @@ raw_status(struct image *image, uint64_t guest, uint64_t length,
 	return 0;
 }
 
+/* ---- stable (O4, O6) ---- */
+
+/*
+ * One sync at a time: the kernel tells of a failed write-back only once, and
+ * of two at once the other would take it for success.  Who had to wait is
+ * covered by a sync that began after he came.
+ */
+co_fn static int
+raw_flush(struct image *image)
+{
+	uint64_t syncs;
+	int err = 0;
+
+	monitor_enter(&image->monitor);
+	syncs = image->syncs;
+	co_mutex_lock(&image->syncing);
+	if (image->failed) {
+		err = -EIO;
+	} else if (image->syncs == syncs) {
+		image->syncs++;
+		err = file_fdatasync(image->file);
+		if (err)
+			image_fail(image, "fdatasync failed", err);
+	}
+	co_mutex_unlock(&image->monitor, &image->syncing);
+	monitor_leave(&image->monitor);
+	return err;
+}
+
+/* By a stable write of its own if nobody else waits for the disk. */
+co_fn static int
+write_stable(struct image *image, uint64_t guest, const void *data,
+    size_t length)
+{
+	int err;
+
+	monitor_enter(&image->monitor);
+	if (image->syncing.holder) {
+		monitor_leave(&image->monitor);
+		err = file_pwrite(image->file, data, length, guest, 0);
+		return err ? err : raw_flush(image);
+	}
+	co_mutex_lock(&image->syncing);
+	err = file_pwrite(image->file, data, length, guest, FILE_DSYNC);
+	if (err && err != -ENOSPC)
+		image_fail(image, "a stable write failed", err);
+	co_mutex_unlock(&image->monitor, &image->syncing);
+	monitor_leave(&image->monitor);
+	return err;
+}
+
+/* ---- changing ---- */
+
 co_fn static int
 raw_write(struct image *image, uint64_t guest, const void *data,
     size_t length, unsigned flags)
 {
-	return file_pwrite(image->file, data, length, guest,
-	    flags & IMAGE_FUA ? FILE_DSYNC : 0);
+	if (image->failed)
+		return -EIO;
+	if (flags & IMAGE_FUA)
+		return write_stable(image, guest, data, length);
+	return file_pwrite(image->file, data, length, guest, 0);
 }
 
 co_fn static int
@@ -80,6 +136,8 @@ raw_zero(struct image *image, uint64_t guest, uint64_t length,
 
 	if (length == 0)
 		return 0;
+	if (image->failed)
+		return -EIO;
 	if (!(flags & IMAGE_NO_HOLE))
 		err = file_fallocate(image->file, FILE_PUNCH, guest, length);
 	if (err == -EOPNOTSUPP)
@@ -89,7 +147,7 @@ raw_zero(struct image *image, uint64_t guest, uint64_t length,
 	if (err == -EOPNOTSUPP)
 		err = raw_write_zeros(image, guest, length);
 	if (!err && flags & IMAGE_FUA)
-		err = image_flush(image);
+		err = raw_flush(image);
 	return err;
 }
 
@@ -97,27 +155,24 @@ co_fn static int
 raw_discard(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {
-	int err = 0;
+	int err = image->failed ? -EIO : 0;
 
-	if (length > 0)
+	if (length > 0 && !err)
 		err = file_fallocate(image->file, FILE_PUNCH, guest, length);
 	if (err == -EOPNOTSUPP)
 		err = 0;
 	if (!err && flags & IMAGE_FUA)
-		err = image_flush(image);
+		err = raw_flush(image);
 	return err;
-}
-
-co_fn static int
-raw_flush(struct image *image)
-{
-	return file_fdatasync(image->file);
 }
 
 co_fn static int
 raw_close(struct image *image)
 {
-	return image->writable ? file_fdatasync(image->file) : 0;
+	int err = image->writable ? raw_flush(image) : 0;
+
+	monitor_destroy(&image->monitor);
+	return err;
 }
 
 const struct image_ops raw_ops = {
@@ -140,6 +195,7 @@ raw_open(struct image *image, struct error *error)
 		return error_set(error, (int)size,
 		    "cannot find the size of %s: %s", image->path,
 		    strerror((int)-size));
+	monitor_init(&image->monitor);
 	image->ops = &raw_ops;
 	image->size_bytes = (uint64_t)size;
 	image->cluster_bytes = RAW_CLUSTER_BYTES;

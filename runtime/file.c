@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include "runtime/log.h"
 
 /* Drops the first bytes of *iov; how many iovecs are left. */
 static unsigned
@@ -41,11 +42,58 @@ plain_errno(int64_t result)
 	return result == -EDQUOT || result == -EFBIG ? -ENOSPC : (int)result;
 }
 
+/*
+ * What did not happen and may be tried again: a signal, no resources just now,
+ * a ring whose worker was taken away.  Never a sync that was tried and failed.
+ */
 static bool
 is_transient(int64_t result)
 {
-	return result == -EINTR || result == -EAGAIN;
+	return result == -EINTR || result == -EAGAIN || result == -ECANCELED;
 }
+
+/* ---- the end of the file ---- */
+
+void
+file_expect_size(struct file *file)
+{
+	int64_t size = file->is_regular ? file_size(file) : 0;
+
+	atomic_store(&file->end_bytes, size > 0 ? (uint64_t)size : 0);
+}
+
+bool
+file_is_cut(const struct file *file)
+{
+	return atomic_load_explicit(&file->is_cut, memory_order_relaxed);
+}
+
+static void
+expect_end(struct file *file, uint64_t end)
+{
+	uint64_t old = atomic_load_explicit(&file->end_bytes,
+	    memory_order_relaxed);
+
+	while (old < end && !atomic_compare_exchange_weak(&file->end_bytes,
+	    &old, end))
+		;
+}
+
+/* The file ends at offset, or before: may it? */
+static int
+judge_end(struct file *file, uint64_t offset)
+{
+	if (offset >= atomic_load(&file->end_bytes))
+		return 0;
+	if (!atomic_exchange(&file->is_cut, true))
+		log_error("the file was made shorter under us: there is "
+		    "nothing at 0x%llx any more; what is gone cannot be read, "
+		    "and nothing is written file=%s",
+		    (unsigned long long)offset, file->name);
+	return -EIO;
+}
+
+/* ---- reading and writing ---- */
 
 int
 file_preadv(struct file *file, struct iovec *iov, unsigned iov_count,
@@ -62,7 +110,7 @@ file_preadv(struct file *file, struct iovec *iov, unsigned iov_count,
 			return (int)got;
 		if (got == 0) {
 			iov_clear(iov, iov_count);
-			return 0;
+			return judge_end(file, offset);
 		}
 		iov_count = iov_advance(&iov, iov_count, (size_t)got);
 		offset += (uint64_t)got;
@@ -98,6 +146,8 @@ file_pwritev(struct file *file, struct iovec *iov, unsigned iov_count,
 		iov_count = iov_advance(&iov, iov_count, (size_t)put);
 		offset += (uint64_t)put;
 	}
+	if (file->is_regular)
+		expect_end(file, offset);
 	return 0;
 }
 
@@ -119,7 +169,7 @@ file_fdatasync(struct file *file)
 
 	do
 		err = file->ops->fdatasync(file);
-	while (err == -EINTR);
+	while (is_transient(err));
 	return err;
 }
 
@@ -142,9 +192,11 @@ file_truncate(struct file *file, uint64_t size)
 	int err;
 
 	assert(file->writable);
+	if (size < atomic_load(&file->end_bytes))
+		atomic_store(&file->end_bytes, size);
 	do
 		err = file->ops->truncate(file, size);
-	while (err == -EINTR);
+	while (is_transient(err));
 	return plain_errno(err);
 }
 

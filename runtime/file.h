@@ -8,12 +8,13 @@
  * Image files are never mapped into memory.
  *
  * All offsets and lengths are in bytes.  The wrappers here finish short
- * results and retry EINTR and EAGAIN, so a back end may be plain; callers see
- * all or an error.
+ * results and retry EINTR, EAGAIN and ECANCELED, so a back end may be plain;
+ * callers see all or an error.
  */
 #ifndef RUNTIME_FILE_H
 #define RUNTIME_FILE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -71,6 +72,9 @@ struct file {
 	bool writable;
 	bool can_splice;	/* file_splice() may work */
 	uint32_t request_alignment; /* of offset, length, memory; 1: none */
+	/* See file_expect_size(). */
+	_Atomic uint64_t end_bytes;
+	atomic_bool is_cut;
 };
 
 /*
@@ -87,6 +91,14 @@ int file_open_fd(int fd, const char *name, unsigned flags,
 
 /* Frees; whatever is not synced is not made so.  NULL is fine. */
 void file_close(struct file *file);
+
+/*
+ * From here on a regular file is expected to be as long as now, or as what is
+ * written to it: only file_truncate() makes it shorter.  If somebody else does,
+ * reading what is gone is -EIO, not zeros, and the file is cut from then on.
+ */
+void file_expect_size(struct file *file);
+bool file_is_cut(const struct file *file);
 
 /*
  * Reads exactly the iovecs' sum of bytes at offset; what lies past the end of

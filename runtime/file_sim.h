@@ -102,16 +102,16 @@ void file_sim_set_chances(struct file *file, unsigned short_one_in,
 
 /*
  * Lets the nth (from 1) matching operation from now on fail, and if
- * from_then_on all after it.  Of a failed write, none, all or some of it takes
- * effect, as drawn.  result above 0 makes a read or write short instead: that
- * many bytes are moved at most.
+ * from_then_on all after it.  Of a failed write, none, all or some of its
+ * sectors take effect, as drawn.  result above 0 makes a read or write short
+ * instead: that many bytes are moved at most.
  */
 struct file_sim_fault {
 	unsigned kinds;
 	uint64_t offset;	/* operations that touch this range; */
 	uint64_t length;	/* 0: anywhere */
 	uint64_t nth;
-	bool from_then_on;	/* not with -EINTR or -EAGAIN */
+	bool from_then_on;	/* not with what file.h tries again */
 	int result;		/* -errno, or bytes */
 };
 

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include "runtime/file_sim_internal.h"
 
+#define SECTOR_BYTES 512u
+
 /* ---- what an operation is about ---- */
 
 /* Whether op touches the range; a length of 0 stands for everything. */
@@ -29,7 +31,8 @@ file_sim_fail(struct file *file, const struct file_sim_fault *fault)
 	assert(fault->nth > 0 && fault->result != 0);
 	/* It would be tried again for ever. */
 	assert(!fault->from_then_on ||
-	    (fault->result != -EINTR && fault->result != -EAGAIN));
+	    (fault->result != -EINTR && fault->result != -EAGAIN &&
+	    fault->result != -ECANCELED));
 	disk->faults[disk->faults_count++] = (struct disk_fault){
 		.fault = *fault,
 	};
@@ -54,6 +57,20 @@ plan_short(struct file_sim_request *request, uint64_t bytes)
 		request->effect_bytes = bytes;
 }
 
+/*
+ * Some of a write, from its start to a sector's edge: no sector is ever half
+ * old and half new.
+ */
+static uint64_t
+draw_part(const struct file_sim_request *request)
+{
+	uint64_t end = request->op.offset +
+	    random_below(&request->disk->random, request->effect_bytes + 1);
+
+	end -= end % SECTOR_BYTES;
+	return end > request->op.offset ? end - request->op.offset : 0;
+}
+
 /* How much of what fails stands is nobody's promise. */
 static void
 plan_error(struct file_sim_request *request, int error)
@@ -69,8 +86,7 @@ plan_error(struct file_sim_request *request, int error)
 	if (request->op.kind == FILE_SIM_TRUNCATE)
 		request->effect_bytes = 1;
 	else if (is_write && random_one_in(random, 2))
-		request->effect_bytes = random_below(random,
-		    request->effect_bytes + 1);
+		request->effect_bytes = draw_part(request);
 }
 
 static void

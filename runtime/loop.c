@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The loop's core: ready tasks, turns, timers, the inbox.
+ * The loop's core: ready tasks, turns, the inbox, sleeping.
  *
  * Cost per turn: one engine wait (with io_uring one system call, whatever the
  * number of operations), one look at an atomic for the inbox, one clock read
@@ -130,7 +130,6 @@ loop_free(struct loop *loop)
 	}
 	loop->ops->destroy(loop);
 	pthread_mutex_destroy(&loop->inbox_lock);
-	free(loop->timers);
 	free(loop);
 }
 
@@ -441,134 +440,7 @@ loop_close_fd(struct loop *loop, int fd)
 		(void)close(fd);
 }
 
-/* ---- timers: a binary heap of pointers ---- */
-
-static void
-heap_set(struct loop *loop, unsigned index, struct timer *timer)
-{
-	loop->timers[index] = timer;
-	timer->heap_index = index + 1;
-}
-
-static void
-heap_up(struct loop *loop, unsigned index)
-{
-	struct timer *timer = loop->timers[index];
-
-	while (index > 0) {
-		unsigned parent = (index - 1) / 2;
-
-		if (loop->timers[parent]->deadline_ns <= timer->deadline_ns)
-			break;
-		heap_set(loop, index, loop->timers[parent]);
-		index = parent;
-	}
-	heap_set(loop, index, timer);
-}
-
-static void
-heap_down(struct loop *loop, unsigned index)
-{
-	struct timer *timer = loop->timers[index];
-
-	for (;;) {
-		unsigned child = 2 * index + 1;
-
-		if (child >= loop->timers_count)
-			break;
-		if (child + 1 < loop->timers_count &&
-		    loop->timers[child + 1]->deadline_ns <
-		    loop->timers[child]->deadline_ns)
-			child++;
-		if (timer->deadline_ns <= loop->timers[child]->deadline_ns)
-			break;
-		heap_set(loop, index, loop->timers[child]);
-		index = child;
-	}
-	heap_set(loop, index, timer);
-}
-
-/*
- * A timer cannot fail to start, its callers have no other way out; running
- * out of memory for some bytes of heap ends the process.
- */
-static void
-heap_make_room(struct loop *loop)
-{
-	struct timer **timers;
-	unsigned room;
-
-	if (loop->timers_count < loop->timers_room)
-		return;
-	room = loop->timers_room ? 2 * loop->timers_room : 64;
-	timers = realloc(loop->timers, room * sizeof(*timers));
-	if (!timers) {
-		log_error("out of memory for timers");
-		log_flush(1000);
-		abort();
-	}
-	loop->timers = timers;
-	loop->timers_room = room;
-}
-
-void
-timer_start(struct loop *loop, struct timer *timer, uint64_t deadline_ns)
-{
-	assert(loop == self);
-	timer_stop(loop, timer);
-	heap_make_room(loop);
-	timer->deadline_ns = deadline_ns;
-	loop->timers[loop->timers_count++] = timer;
-	heap_up(loop, loop->timers_count - 1);
-}
-
-void
-timer_stop(struct loop *loop, struct timer *timer)
-{
-	unsigned index = timer->heap_index - 1;
-	struct timer *last;
-
-	assert(loop == self);
-	if (timer->heap_index == 0)
-		return;
-	timer->heap_index = 0;
-	last = loop->timers[--loop->timers_count];
-	if (last == timer)
-		return;
-	heap_set(loop, index, last);
-	heap_up(loop, index);
-	heap_down(loop, last->heap_index - 1);
-}
-
-int64_t
-loop_timeout_ns(struct loop *loop)
-{
-	uint64_t now_ns;
-
-	if (loop->timers_count == 0)
-		return -1;
-	now_ns = loop_now_ns(loop);
-	if (loop->timers[0]->deadline_ns <= now_ns)
-		return 0;
-	return loop->timers[0]->deadline_ns - now_ns;
-}
-
-void
-loop_run_timers(struct loop *loop)
-{
-	uint64_t now_ns;
-
-	if (loop->timers_count == 0)
-		return;
-	now_ns = loop_now_ns(loop);
-	while (loop->timers_count > 0 &&
-	    loop->timers[0]->deadline_ns <= now_ns) {
-		struct timer *timer = loop->timers[0];
-
-		timer_stop(loop, timer);
-		task_list_append(&loop->ready, &timer->task);
-	}
-}
+/* ---- sleeping ---- */
 
 struct sleeper {
 	struct timer timer;
@@ -605,7 +477,7 @@ retry_starts(struct task *task)
 void
 loop_retry_starts(struct loop *loop)
 {
-	if (loop->co_alive > 0 || loop->co_retry.heap_index != 0)
+	if (loop->co_alive > 0 || loop->co_retry.running)
 		return;
 	loop->co_retry.task.run = retry_starts;
 	timer_start(loop, &loop->co_retry, loop_now_ns(loop) + 100000000);

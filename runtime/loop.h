@@ -167,7 +167,12 @@ co_fn void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg);
 struct timer {
 	struct task task;
 	uint64_t deadline_ns;
-	unsigned heap_index;	/* 1-based, 0: not running */
+	bool running;		/* changed by the two below alone */
+
+	/* Private. */
+	struct timer *child;
+	struct timer *next;
+	struct timer *previous;
 };
 
 /* Own loop only.  Starting a running timer moves it. */

@@ -55,9 +55,7 @@ struct loop {
 	struct task_list ready;
 	struct task_list turn_end;
 	struct task_list next_turn;	/* ready after the next wait */
-	unsigned timers_count;
-	unsigned timers_room;
-	struct timer **timers;		/* a heap, [0] is the earliest */
+	struct timer *timers;		/* the earliest; see timer.c */
 	unsigned elsewhere;		/* what other threads do for it */
 	struct op_list writes;		/* of this turn, for writers */
 	struct task writes_task;

@@ -312,10 +312,10 @@ step_time_ns(struct sim_loop *simulated)
 	uint64_t time_ns = simulated->sim->now_ns;
 
 	if (!has_work(simulated)) {
-		if (loop->timers_count == 0)
+		if (!loop->timers)
 			return NEVER;
-		if (loop->timers[0]->deadline_ns > time_ns)
-			time_ns = loop->timers[0]->deadline_ns;
+		if (loop->timers->deadline_ns > time_ns)
+			time_ns = loop->timers->deadline_ns;
 	}
 	return time_ns > simulated->runs_at_ns ? time_ns :
 	    simulated->runs_at_ns;

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,6 +15,7 @@
 #include "runtime/file.h"
 #include "runtime/file_holder.h"
 #include "server/commands.h"
+#include "server/json_text.h"
 
 /* Exit codes, as of qemu-img check. */
 #define EXIT_CORRUPT 2
@@ -148,8 +148,10 @@ static int
 print_json(const struct check_call *call)
 {
 	const struct check_result *result = &call->result;
-	json_t *object = json_object();
+	json_t *object;
 
+	json_text_begin();
+	object = json_object();
 	set_number(object, "image-end-offset", result->image_end_offset);
 	set_number(object, "total-clusters", result->total_clusters);
 	json_object_set_new(object, "check-errors",
@@ -163,14 +165,7 @@ print_json(const struct check_call *call)
 	    result->compressed_clusters);
 	json_object_set_new(object, "filename", json_string(call->path));
 	json_object_set_new(object, "format", json_string("qcow2"));
-	if (json_dumpf(object, stdout, JSON_INDENT(4)) < 0) {
-		fprintf(stderr, "qnbd: out of memory\n");
-		json_decref(object);
-		return -1;
-	}
-	putchar('\n');
-	json_decref(object);
-	return 0;
+	return json_text_print(object);
 }
 
 static void

@@ -341,7 +341,7 @@ arrive(struct task *task)
 	    connection->started_ns + CONNECTION_HANDSHAKE_MS *
 	    UINT64_C(1000000));
 	link_connection(connection);
-	if (!server_loop->watch.heap_index)
+	if (!server_loop->watch.running)
 		timer_start(server_loop->loop, &server_loop->watch,
 		    connection->started_ns +
 		    CONNECTION_WATCH_MS * UINT64_C(1000000));

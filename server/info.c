@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include "runtime/file.h"
 #include "server/commands.h"
+#include "server/json_text.h"
 
 struct info_options {
 	bool json;
@@ -236,8 +237,10 @@ info_main(void *arg)
 static int
 print_json(const struct info_call *call)
 {
-	json_t *whole = call->options->chain ? json_array() : NULL;
+	json_t *whole;
 
+	json_text_begin();
+	whole = call->options->chain ? json_array() : NULL;
 	for (unsigned i = 0; i < call->count; i++) {
 		json_t *object = info_to_json(&call->list[i]);
 
@@ -246,14 +249,7 @@ print_json(const struct info_call *call)
 		else
 			json_array_append_new(whole, object);
 	}
-	if (!whole || json_dumpf(whole, stdout, JSON_INDENT(4)) < 0) {
-		fprintf(stderr, "qnbd: out of memory\n");
-		json_decref(whole);
-		return 1;
-	}
-	putchar('\n');
-	json_decref(whole);
-	return 0;
+	return json_text_print(whole) ? 1 : 0;
 }
 
 static int

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "runtime/loop.h"
+#include "runtime/random.h"
 #include "tests/unit/test_loop.h"
 
 /* ---- posts ---- */
@@ -207,6 +208,57 @@ START_TEST(test_timers)
 }
 END_TEST
 
+#define MANY_TIMERS 300
+
+static uint64_t last_deadline_ns;
+static unsigned many_fired;
+
+static void
+note_order(struct task *task)
+{
+	struct timer *timer = container_of(task, struct timer, task);
+
+	ck_assert_uint_ge(timer->deadline_ns, last_deadline_ns);
+	ck_assert(!timer->running);
+	last_deadline_ns = timer->deadline_ns;
+	many_fired++;
+}
+
+/* Started, moved and stopped at random, all due: they fire in their order. */
+static co_fn void
+run_many_timers(void *unused)
+{
+	static struct timer timers[MANY_TIMERS];
+	struct loop *loop = loop_self();
+	struct random random;
+	unsigned running = 0;
+
+	(void)unused;
+	random_seed(&random, 7);
+	for (unsigned i = 0; i < 20 * MANY_TIMERS; i++) {
+		struct timer *timer =
+		    &timers[random_below(&random, MANY_TIMERS)];
+
+		timer->task.run = note_order;
+		if (random_below(&random, 3) == 0)
+			timer_stop(loop, timer);
+		else
+			timer_start(loop, timer,
+			    1 + random_below(&random, MANY_TIMERS / 2));
+	}
+	for (unsigned i = 0; i < MANY_TIMERS; i++)
+		running += timers[i].running;
+	ck_assert_uint_gt(running, MANY_TIMERS / 2);
+	loop_sleep(MILLISECOND_NS);
+	ck_assert_uint_eq(many_fired, running);
+}
+
+START_TEST(test_many_timers)
+{
+	run_on_engine(_i, run_many_timers);
+}
+END_TEST
+
 static unsigned awake;
 
 static co_fn void
@@ -353,6 +405,7 @@ test_loop_turn(void)
 	tcase_add_loop_test(tcase, test_posts, 0, 2);
 	tcase_add_loop_test(tcase, test_stop_from_outside, 0, 2);
 	tcase_add_loop_test(tcase, test_timers, 0, 2);
+	tcase_add_loop_test(tcase, test_many_timers, 0, 2);
 	tcase_add_loop_test(tcase, test_sleepers, 0, 2);
 	tcase_add_loop_test(tcase, test_turn_end, 0, 2);
 	tcase_add_loop_test(tcase, test_yield, 0, 2);

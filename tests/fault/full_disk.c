@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Disks that are full: with whatever room there is, writes work or say ENOSPC,
+ * and when there is room again they go on without a restart.
+ *
+ * Guards against: clusters given out twice or lost where there is no room, a
+ * full disk that needs a restart, room that is there and is not found.
+ */
+#include <errno.h>
+#include "tests/schedule/world.h"
+
+#define FULL_DISK (4u << 20)
+#define FULL_PIECES 16
+#define FULL_PIECE 65536u
+
+/* As much as goes in; how many pieces. */
+co_fn static void
+write_until_full(struct world *world)
+{
+	unsigned *written = world->arg;
+
+	for (*written = 0; *written < FULL_PIECES; ++*written) {
+		struct request request = request_of(ACTION_WRITE,
+		    *written * FULL_PIECE, FULL_PIECE,
+		    (uint8_t)(*written + 1), 0);
+		int err;
+
+		request_start(world, 1, &request);
+		err = request_wait(&request);
+		if (!err)
+			err = image_flush(world->image);
+		if (!err)
+			continue;
+		ck_assert_int_eq(err, -ENOSPC);
+		break;
+	}
+	for (unsigned i = 0; i < *written; i++)
+		world_expect(world, i * FULL_PIECE, FULL_PIECE,
+		    (uint8_t)(i + 1));
+}
+
+co_fn static void
+write_the_rest(struct world *world)
+{
+	unsigned written = *(unsigned *)world->arg;
+
+	for (unsigned i = written; i < FULL_PIECES; i++)
+		world_write(world, i * FULL_PIECE, FULL_PIECE,
+		    (uint8_t)(i + 1));
+	world_flush(world);
+	for (unsigned i = 0; i < FULL_PIECES; i++)
+		world_expect(world, i * FULL_PIECE, FULL_PIECE,
+		    (uint8_t)(i + 1));
+}
+
+/* Whatever room there is; when there is more, it goes on without a restart. */
+static void
+fill_up(uint64_t seed, uint64_t cluster_bytes)
+{
+	for (uint64_t budget = 16384; budget < 1200000;
+	    budget += 4096 * (1 + budget / 65536)) {
+		struct world_options options = {
+			.seed = seed, .cluster_bytes = cluster_bytes,
+			.disk_bytes = FULL_DISK,
+		};
+		unsigned written;
+		struct world world;
+
+		world_create(&world, &options);
+		world.arg = &written;
+		file_sim_set_budget(world.disk, budget +
+		    file_sim_allocated_bytes(world.disk));
+		ck_assert_int_eq(world_open(&world), 0);
+		world_run(&world, write_until_full);
+		ck_assert_uint_ge((written + 2) * FULL_PIECE, budget <
+		    FULL_PIECES * FULL_PIECE ? budget : 0);
+		file_sim_set_budget(world.disk, UINT64_MAX);
+		world_run(&world, write_the_rest);
+		world_finish(&world);
+	}
+}
+
+START_TEST(disk_full_then_freed)
+{
+	fill_up(_i, _i % 2 ? 4096 : 512);
+}
+END_TEST
+
+/*
+ * What was discarded and is in quarantine counts as room: the write that finds
+ * none waits for it.
+ */
+co_fn static void
+trade_room(struct world *world)
+{
+	for (unsigned i = 0; i < FULL_PIECES; i++)
+		world_write(world, i * FULL_PIECE, FULL_PIECE, 0x11);
+	world_flush(world);
+	file_sim_set_budget(world->disk,
+	    file_sim_allocated_bytes(world->disk));
+	for (unsigned i = 0; i < FULL_PIECES; i++) {
+		world_discard(world, i * FULL_PIECE, FULL_PIECE);
+		world_write(world, (FULL_PIECES + i) * FULL_PIECE, FULL_PIECE,
+		    0x22);
+	}
+	file_sim_set_budget(world->disk, UINT64_MAX);
+	world_expect(world, 0, FULL_PIECES * FULL_PIECE, 0);
+	world_expect(world, FULL_PIECES * FULL_PIECE,
+	    FULL_PIECES * FULL_PIECE, 0x22);
+}
+
+START_TEST(room_in_quarantine_is_room)
+{
+	world_play(&(struct world_options){
+		.seed = _i, .disk_bytes = FULL_DISK,
+	}, trade_room);
+}
+END_TEST
+
+/*
+ * A device is full but for a part in the middle, which was given back: every
+ * write that fits must work, and at the first attempt.
+ */
+#define DEVICE_BYTES (4u << 20)
+#define DEVICE_FREED (512u * 1024)
+
+co_fn static void
+fill_device(struct world *world)
+{
+	uint64_t guest = 0;
+	int err = 0;
+
+	for (; !err; guest += 16384) {
+		struct request request = request_of(ACTION_WRITE, guest,
+		    16384, 0x11, 0);
+
+		request_start(world, 0, &request);
+		err = request_wait(&request);
+	}
+	ck_assert_int_eq(err, -ENOSPC);
+	ck_assert_uint_gt(guest, DEVICE_BYTES * 3 / 4);
+	world_discard(world, guest / 2, DEVICE_FREED);
+	world_flush(world);
+}
+
+co_fn static void
+use_room_in_the_middle(struct world *world)
+{
+	for (uint64_t done = 0; done < DEVICE_FREED * 3 / 4; done += 16384)
+		world_write(world, DEVICE_BYTES + done, 16384, 0x22);
+	world_expect(world, 0, 16384, 0x11);
+	world_expect(world, DEVICE_BYTES, DEVICE_FREED * 3 / 4, 0x22);
+}
+
+START_TEST(device_with_room_in_the_middle)
+{
+	struct world_options options = {
+		.seed = _i, .cluster_bytes = 512, .device_bytes = DEVICE_BYTES,
+		.disk_bytes = 2 * DEVICE_BYTES,
+	};
+	struct world world;
+
+	world_prepare(&world, &options, fill_device);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, use_room_in_the_middle);
+	world_finish(&world);
+}
+END_TEST
+
+int
+main(void)
+{
+	Suite *suite = suite_create("full_disk");
+	TCase *tests = tcase_create("full_disk");
+
+	tcase_set_timeout(tests, 120);
+	tcase_add_loop_test(tests, disk_full_then_freed, 0, 4);
+	tcase_add_loop_test(tests, room_in_quarantine_is_room, 0, 4);
+	tcase_add_loop_test(tests, device_with_room_in_the_middle, 0, 4);
+	suite_add_tcase(suite, tests);
+	return world_main(suite);
+}

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/fault/scenario.h"
+
+#define KIB 1024u
+#define MIB (1024u * KIB)
+#define K(n) ((n) * KIB)
+
+/* Clusters of 1 KiB, of which eight are written; an L2 table has 128. */
+#define SMALL(...) {.cluster_bytes = KIB, .disk_bytes = 512 * KIB, \
+	.filled_bytes = 8 * KIB, __VA_ARGS__}
+#define PLAIN SMALL(.version = 3)
+
+/* As PLAIN, with all that clusters can be. */
+#define MIXED SMALL(.flags = LAYOUT_COMPRESSED | LAYOUT_SHARED)
+
+/* As PLAIN, but little above the backing files: they have data to 256 KiB. */
+#define CHAIN(...) {.cluster_bytes = KIB, .disk_bytes = 512 * KIB, \
+	.filled_bytes = 2 * KIB, .flags = LAYOUT_CHAIN, __VA_ARGS__}
+#define CHAINED CHAIN(.version = 3)
+
+#define READ ACTION_READ
+#define WRITE ACTION_WRITE
+#define ZERO ACTION_ZERO
+#define DISCARD ACTION_DISCARD
+#define FLUSH {ACTION_FLUSH, 0, 0, 0}
+#define STATUS ACTION_STATUS
+#define NO_HOLE IMAGE_NO_HOLE
+#define FAST IMAGE_FAST
+#define FUA IMAGE_FUA
+
+const struct scenario scenarios[] = {
+	/* ---- reading ---- */
+	{"reading plain, shared, compressed and missing clusters", MIXED,
+	    .count = 4, .steps = {
+		{READ, 512, K(3), 0},
+		{READ, K(7), K(6), 0},
+		{READ, K(300), K(2), 0},
+		{READ, K(1) + 512, 512, 0},
+	}},
+	{"reading through a qcow2 over a qcow2 over a raw file", CHAINED,
+	    .count = 3, .steps = {
+		{READ, 0, K(130), 0},
+		{READ, K(200), K(100), 0},
+		{READ, K(380), K(132), 0},
+	}},
+	{"block status and prefetch", CHAINED, .count = 4, .steps = {
+		{STATUS, 0, K(256), 0},
+		{READ, 0, K(64), STEP_PREFETCH},
+		{STATUS, K(256), K(256), 0},
+		{READ, K(256), K(256), STEP_PREFETCH},
+	}},
+	{"a cache of a single table", SMALL(.cache_bytes = 1), .count = 7,
+	    .steps = {
+		{READ, 0, K(8), 0},
+		{WRITE, K(130), K(1), 0},
+		{WRITE, K(260), K(1), 0},
+		{READ, 0, K(8), 0},
+		FLUSH,
+		{READ, K(130), K(1), 0},
+		{WRITE, K(390), K(1), 0},
+	}},
+	/* ---- allocating ---- */
+	{"allocating writes, which grow the file by a reserve", PLAIN,
+	    .count = 3, .steps = {
+		{WRITE, K(16) + 512, K(3), 0},
+		FLUSH,
+		{WRITE, K(24), 512, 0},
+	}},
+	{"a new L2 table", PLAIN, .count = 2, .steps = {
+		{WRITE, K(256) + 512, 1024, 0},
+		FLUSH,
+	}},
+	{"several L2 tables before the first flush", PLAIN, .count = 5,
+	    .steps = {
+		{WRITE, K(130), 512, 0},
+		{WRITE, K(258), 512, 0},
+		{WRITE, K(386), 512, 0},
+		FLUSH,
+		{ZERO, K(300), K(20), NO_HOLE},
+	}},
+	{"head and tail of a cluster that is not written whole",
+	    {.cluster_bytes = K(4), .disk_bytes = K(512),
+	    .filled_bytes = K(16), .flags = LAYOUT_SHARED},
+	    .count = 3, .steps = {
+		{WRITE, K(64) + 512, 512, 0},
+		{WRITE, K(33) + 512, K(2), 0},
+		FLUSH,
+	}},
+	{"refcount blocks and a refcount table that grow",
+	    {.cluster_bytes = 512, .disk_bytes = K(512),
+	    .filled_bytes = K(8)}, .count = 6, .steps = {
+		{WRITE, K(64), K(128), 0},
+		FLUSH,
+		{DISCARD, K(64), K(64), 0},
+		{WRITE, K(256), K(128), 0},
+		FLUSH,
+		{WRITE, K(400), K(64), 0},
+	}},
+	{"refcounts of 64 bits, whose table grows with the first write",
+	    {.cluster_bytes = 512, .disk_bytes = MIB, .filled_bytes = K(8),
+	    .refcount_bits = 64}, .count = 3, .steps = {
+		{WRITE, K(256), K(256), 0},
+		FLUSH,
+		{WRITE, K(700), K(64), 0},
+	}},
+	{"refcounts of one bit", SMALL(.refcount_bits = 1), .count = 6,
+	    .steps = {
+		{WRITE, K(16), K(4), 0},
+		FLUSH,
+		{DISCARD, K(2), K(4), 0},
+		FLUSH,
+		{WRITE, K(20), K(6), 0},
+		FLUSH,
+	}},
+	{"version 2", SMALL(.version = 2, .flags = LAYOUT_COMPRESSED),
+	    .count = 6, .steps = {
+		{WRITE, K(1) + 512, K(2), 0},
+		{ZERO, K(4), K(2) + 512, 0},
+		{ZERO, K(6), K(2), NO_HOLE},
+		{DISCARD, K(3), K(1), 0},
+		FLUSH,
+		{WRITE, K(256), K(3), FUA},
+	}},
+	{"a write over many tables", {.cluster_bytes = 512,
+	    .disk_bytes = K(512), .filled_bytes = K(4)}, .count = 2,
+	    .steps = {
+		{WRITE, K(1) + 512, K(150), 0},
+		FLUSH,
+	}},
+	{"clusters of 2 MiB", {.cluster_bytes = 2 * MIB,
+	    .disk_bytes = 6 * MIB, .filled_bytes = K(64)}, .count = 4,
+	    .steps = {
+		{WRITE, K(512), K(4), 0},
+		{WRITE, 2 * MIB + K(768), K(64), 0},
+		FLUSH,
+		{WRITE, 4 * MIB - 512, 1024, 0},
+	}},
+	{"clusters of 64 KiB, with slices of tables", {.cluster_bytes = K(64),
+	    .disk_bytes = MIB, .filled_bytes = K(128),
+	    .flags = LAYOUT_COMPRESSED}, .count = 4, .steps = {
+		{WRITE, K(100), K(8), 0},
+		{WRITE, K(500), K(80), 0},
+		{DISCARD, K(0), K(64), 0},
+		FLUSH,
+	}},
+	/* ---- copying ---- */
+	{"copies of shared and compressed clusters", MIXED, .count = 4,
+	    .steps = {
+		{WRITE, K(2) + 512, 512, 0},
+		{WRITE, K(1) + 512, 512, 0},
+		{WRITE, K(8), 512, 0},
+		FLUSH,
+	}},
+	{"a compressed cluster overwritten whole", MIXED, .count = 4,
+	    .steps = {
+		{WRITE, K(1), K(1), 0},
+		FLUSH,
+		{READ, 0, K(4), 0},
+		{WRITE, K(1), K(1), FUA},
+	}},
+	{"copy-on-write across the chain", CHAINED, .count = 5, .steps = {
+		{WRITE, K(64) + 512, 512, 0},
+		{WRITE, K(10) + 512, 512, 0},
+		{WRITE, K(191) + 512, K(2), 0},
+		FLUSH,
+		{WRITE, K(383) + 512, K(1), 0},
+	}},
+	{"zeros and discards over the chain", CHAINED, .count = 5, .steps = {
+		{ZERO, K(63) + 512, K(4), 0},
+		{DISCARD, 0, K(16), 0},
+		{ZERO, K(20), K(8), NO_HOLE},
+		FLUSH,
+		{READ, 0, K(80), 0},
+	}},
+	{"version 2 over a chain, where zeros are written",
+	    CHAIN(.version = 2), .count = 4, .steps = {
+		{ZERO, K(63) + 512, K(4), 0},
+		{ZERO, K(100), K(4), FAST},
+		{DISCARD, 0, K(16), 0},
+		FLUSH,
+	}},
+	{"an L2 table that a snapshot shares",
+	    SMALL(.flags = LAYOUT_SNAPSHOT), .count = 4, .steps = {
+		{WRITE, K(2) + 512, 512, 0},
+		FLUSH,
+		{WRITE, K(5), K(1), FUA},
+		{WRITE, K(3), K(2), 0},
+	}},
+	{"discards of what a snapshot has", SMALL(.flags = LAYOUT_SNAPSHOT |
+	    LAYOUT_COMPRESSED), .count = 5, .steps = {
+		{DISCARD, 0, K(4), 0},
+		FLUSH,
+		{ZERO, K(4), K(2), NO_HOLE},
+		FLUSH,
+		{WRITE, K(1), K(6), 0},
+	}},
+	/* ---- zeros, discards, quarantine ---- */
+	{"zeros with and without room", MIXED, .count = 4, .steps = {
+		{ZERO, 512, K(3), 0},
+		{ZERO, K(5), K(2), NO_HOLE},
+		{ZERO, K(20), K(2), NO_HOLE},
+		FLUSH,
+	}},
+	{"fast zeros, and writes into the room that was kept", MIXED,
+	    .count = 6, .steps = {
+		{ZERO, K(3), K(4), FAST | NO_HOLE},
+		{ZERO, K(1) + 512, 512, FAST},
+		FLUSH,
+		{WRITE, K(3) + 512, K(1), 0},
+		{ZERO, K(4), K(1), FAST | FUA},
+		FLUSH,
+	}},
+	{"discards", MIXED, .count = 5, .steps = {
+		{DISCARD, 0, K(4), 0},
+		FLUSH,
+		{WRITE, K(30), K(2), 0},
+		{DISCARD, K(5), K(2), FUA},
+		{WRITE, K(5), K(1), 0},
+	}},
+	{"clusters that are punched and used again", PLAIN, .count = 7,
+	    .steps = {
+		{DISCARD, 0, K(8), 0},
+		FLUSH,
+		FLUSH,
+		{WRITE, K(40), K(7), 0},
+		FLUSH,
+		{DISCARD, K(40), K(3), FUA},
+		{WRITE, 0, K(4), FUA},
+	}},
+	{"a full disk of discards and writes",
+	    {.cluster_bytes = K(4), .disk_bytes = K(256),
+	    .filled_bytes = K(256)}, .count = 6, .steps = {
+		{DISCARD, 0, K(128), 0},
+		FLUSH,
+		{WRITE, 0, K(64), 0},
+		{ZERO, K(128), K(64), 0},
+		FLUSH,
+		{WRITE, K(96), K(96), 0},
+	}},
+	/* ---- stable ---- */
+	{"flushes", MIXED, .count = 5, .steps = {
+		{WRITE, 0, K(1), 0},
+		FLUSH,
+		{WRITE, 512, 512, 0},
+		FLUSH,
+		FLUSH,
+	}},
+	{"FUA", MIXED, .lone_fua = true, .count = 4, .steps = {
+		{WRITE, 0, 1024, FUA},
+		{WRITE, K(3), K(2), FUA},
+		{WRITE, K(40), 512, FUA},
+		{ZERO, K(5), K(1), FUA},
+	}},
+	{"FUA beside FUA and beside a write", MIXED, .count = 5, .steps = {
+		{WRITE, 0, 1024, FUA | STEP_TOGETHER},
+		{WRITE, K(3), K(2), FUA},
+		{WRITE, K(5), K(1), FUA | STEP_TOGETHER},
+		{WRITE, K(50), K(1), STEP_TOGETHER},
+		{WRITE, K(200), K(1), FUA},
+	}},
+	/* ---- two clients ---- */
+	{"two clients allocate at once", PLAIN, .count = 5, .steps = {
+		{WRITE, K(130) + 512, K(2), STEP_TOGETHER},
+		{WRITE, K(140) + 512, K(2), 0},
+		{WRITE, K(300), K(3), STEP_TOGETHER},
+		{READ, 0, K(8), 0},
+		FLUSH,
+	}},
+	{"two clients discard and write neighbours", MIXED, .count = 5,
+	    .steps = {
+		{DISCARD, 0, K(3), STEP_TOGETHER},
+		{WRITE, K(3), K(3), 0},
+		{ZERO, K(8), K(1), STEP_TOGETHER},
+		{WRITE, K(7), K(1), 0},
+		FLUSH,
+	}},
+	{"two clients copy one shared table",
+	    SMALL(.flags = LAYOUT_SNAPSHOT), .count = 3, .steps = {
+		{WRITE, K(1) + 512, 512, STEP_TOGETHER},
+		{WRITE, K(6) + 512, 512, 0},
+		FLUSH,
+	}},
+	/* ---- other kinds of files ---- */
+	{"a block device", SMALL(.device_bytes = MIB), .count = 6, .steps = {
+		{WRITE, K(16) + 512, K(3), 0},
+		FLUSH,
+		{DISCARD, 0, K(4), FUA},
+		{WRITE, K(40), K(6), 0},
+		{ZERO, K(4), K(2), NO_HOLE},
+		FLUSH,
+	}},
+	{"a raw file", {.disk_bytes = K(512), .filled_bytes = K(64),
+	    .flags = LAYOUT_RAW}, .count = 8, .steps = {
+		{READ, K(4), K(128), 0},
+		{WRITE, K(8) + 512, K(3), 0},
+		FLUSH,
+		{WRITE, K(100), K(2), 0},
+		{ZERO, K(16), K(8), 0},
+		{DISCARD, K(32), K(16), FUA},
+		{ZERO, K(48), K(2), NO_HOLE},
+		{STATUS, 0, K(512), 0},
+	}},
+	{"a raw file, stable", {.disk_bytes = K(512), .filled_bytes = K(64),
+	    .flags = LAYOUT_RAW}, .lone_fua = true, .count = 4, .steps = {
+		{WRITE, K(8) + 512, K(3), FUA},
+		{WRITE, K(20), K(1), FUA | STEP_TOGETHER},
+		{WRITE, K(30), K(1), FUA},
+		{ZERO, K(40), K(1), FUA},
+	}},
+	/* ---- opening and closing ---- */
+	{"opening", MIXED, .moment = OPENING, .count = 2, .steps = {
+		{WRITE, 0, K(1), 0},
+		FLUSH,
+	}},
+	{"opening an image with a snapshot",
+	    SMALL(.flags = LAYOUT_SNAPSHOT), .moment = OPENING, .count = 2,
+	    .steps = {
+		{WRITE, K(2), K(1), 0},
+		FLUSH,
+	}},
+	{"opening for writing, which makes bitmaps invalid",
+	    SMALL(.flags = LAYOUT_BITMAP), .moment = OPENING, .count = 2,
+	    .steps = {
+		{WRITE, K(2), K(1), 0},
+		FLUSH,
+	}},
+	{"opening a chain", CHAINED, .moment = OPENING, .count = 2,
+	    .steps = {
+		{READ, 0, K(128), 0},
+		{WRITE, K(64) + 512, 512, 0},
+	}},
+	{"opening a raw file", {.disk_bytes = K(512),
+	    .filled_bytes = K(64), .flags = LAYOUT_RAW}, .moment = OPENING,
+	    .count = 1, .steps = {
+		{WRITE, 0, K(1), 0},
+	}},
+	{"closing", MIXED, .moment = CLOSING, .count = 3, .steps = {
+		{WRITE, K(16), K(3), 0},
+		{DISCARD, K(4), K(2), 0},
+		{WRITE, 0, 1024, 0},
+	}},
+	{"closing with a table that has grown",
+	    {.cluster_bytes = 512, .disk_bytes = K(512),
+	    .filled_bytes = K(8), .refcount_bits = 64}, .moment = CLOSING,
+	    .count = 2, .steps = {
+		{WRITE, K(64), K(128), 0},
+		{DISCARD, 0, K(8), 0},
+	}},
+	{"closing a raw file", {.disk_bytes = K(512),
+	    .filled_bytes = K(64), .flags = LAYOUT_RAW}, .moment = CLOSING,
+	    .count = 1, .steps = {
+		{WRITE, 0, K(1), 0},
+	}},
+};
+
+const unsigned scenarios_count = sizeof(scenarios) / sizeof(scenarios[0]);
