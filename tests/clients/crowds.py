@@ -241,6 +241,9 @@ def floods_of_clients_do_no_harm():
         seconds = time.monotonic() - begun
         say(f"{2 * count} clients in {seconds:.1f} s; the one beside them "
             f"wrote and read {served} times")
+        # The last ones of the backlogs: behind them nobody is to come.
+        for address in (server.unix, server.tcp):
+            join(address).close()
         check(wait_until(lambda: server.descriptors()
                          == server.idle_descriptors + 1, CLIENT_SECONDS),
               "something of the flood stayed behind")

@@ -286,8 +286,9 @@ def a_client_stops_reading_at_each_byte():
 
 @case()
 def a_tcp_client_stops_reading_at_each_byte():
-    """The same over TCP, where the rest unread makes a reset."""
-    read_and_vanish(lambda server: server.tcp, one_in(3, 23))
+    """The same over TCP, where the rest unread makes a reset; on threads."""
+    read_and_vanish(lambda server: server.tcp, one_in(3, 23), "--io",
+                    "threads")
 
 
 @case()
@@ -306,6 +307,8 @@ def all_of_a_client_is_freed_within_a_second():
                 sock = connect(server.tcp if i % 2 else server.unix)
                 sock.sendall(Session(i + 1).data[:size * i // 40])
                 socks.append(sock)
+            # All of them are let in before any of them goes.
+            server.check_descriptors(1 + len(socks))
             for i, sock in enumerate(socks):
                 if i % 4 < 2:
                     sock.close()
