@@ -19,8 +19,8 @@ if [ -n "${QNBD_SANITIZE:-}" ]; then
 	kills=4
 	echo "4 kills of each image instead of 20: the sanitizer is slow"
 fi
-kills=$((kills * ${TEST_ROUNDS:-1}))
-echo "QNBD_SEED=$seed TEST_ROUNDS=${TEST_ROUNDS:-1}"
+rounds=${TEST_ROUNDS:-1}
+echo "QNBD_SEED=$seed TEST_ROUNDS=$rounds"
 
 # A base with data in its first three quarters.
 qemu-img create -q -f qcow2 -o cluster_size=64k base.qcow2 16M
@@ -33,17 +33,22 @@ qemu-img create -q -f qcow2 -o cluster_size=64k -b base.qcow2 -F qcow2 \
     overlay.qcow2
 
 failures=0
-for image in 512 4k 64k 2M overlay; do
-	begin=$SECONDS
-	"$kill" "$QNBD" "$image.qcow2" "$seed" $kills 2>"$image.log" |
-	    grep -v '^nbd+unix:' >out || {
-		echo "$image: status $?"
-		tail -n 20 "$image.log"
-		failures=$((failures + 1))
-	}
-	echo "$image: $(cat out), $((SECONDS - begin)) s"
-	if grep -E 'Sanitizer|runtime error:' "$image.log"; then
-		failures=$((failures + 1))
-	fi
+for ((round = 0; round < rounds; round++)); do
+	for image in 512 4k 64k 2M overlay; do
+		begin=$SECONDS
+		"$kill" "$QNBD" "$image.qcow2" $((seed + round)) $kills \
+		    >out 2>"$image.log" || {
+			echo "$image, seed $((seed + round)): status $?"
+			tail -n 20 "$image.log"
+			failures=$((failures + 1))
+		}
+		echo "$image: $(grep kills out), $((SECONDS - begin)) s"
+		if grep -E 'Sanitizer|runtime error:' "$image.log"; then
+			failures=$((failures + 1))
+		fi
+		# What was leaked must not fill the disk.
+		qemu-img check -q -f qcow2 -r leaks "$image.qcow2" \
+		    >leaks.log 2>&1 || fail "$image: leaks, status $?"
+	done
 done
 [ $failures -eq 0 ] || fail "a kill did harm"
