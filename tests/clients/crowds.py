@@ -24,6 +24,9 @@ CONNECTIONS = 10000
 IDLE_CONNECTIONS = 1000
 IDLE_RSS_MAX_KIB = 48 * 1024
 FLOOD = 20000
+# Of two seconds.  Ten tries a second cost a hundredth of this; a loop that
+# spins gets some more even on a machine with ten others to run.
+WAITING_CPU_MAX = 0.25
 # How often the server says that clients are turned away, or have to wait.
 LOG_SECONDS = 10
 # Descriptors beside those of clients and of the server itself.
@@ -298,7 +301,7 @@ def run_out_of_descriptors(engine):
         spent = server.cpu_seconds() - before
         say(f"{engine}: {clients} waiting clients cost {spent:.2f} s of "
             "CPU in 2 s")
-        check(spent < 1, f"it spins: {spent} s of CPU in 2 s")
+        check(spent < WAITING_CPU_MAX, f"it spins: {spent} s of CPU in 2 s")
         for sock in sockets[:clients]:
             sock.sendall(HANDSHAKE)
             receive(sock, GREETING_BYTES + GO_REPLY_BYTES)
