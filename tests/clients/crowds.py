@@ -10,9 +10,9 @@ import socket
 import time
 
 from harness import (CLIENT_SECONDS, SANITIZED, Server, case, check,
-                     check_equal, create_image, die_with_parent, fewer,
-                     leave_out, main, raise_descriptor_limit, say, wait_until,
-                     wire)
+                     check_equal, connect, create_image, die_with_parent,
+                     fewer, leave_out, main, raise_descriptor_limit, say,
+                     wait_until, wire)
 
 MIB = wire.MIB
 IMAGE_BYTES = 64 * MIB
@@ -50,16 +50,8 @@ def receive(sock, count):
     return data
 
 
-def connect(address):
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    sock = socket.socket(family)
-    sock.settimeout(CLIENT_SECONDS)
-    sock.connect(address)
-    return sock
-
-
 def join(address):
-    """A bare socket in transmission; for thousands, a Client costs much."""
+    """A bare socket in transmission."""
     sock = connect(address)
     sock.sendall(HANDSHAKE)
     receive(sock, GREETING_BYTES + GO_REPLY_BYTES)

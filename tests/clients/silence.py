@@ -201,7 +201,7 @@ def unread_replies_cost_little():
     with start_with_data("deaf.qcow2") as server:
         deaf, others = deaf_clients(server)
         for client in deaf:
-            close_hard(client)
+            close_hard(client.sock)
         server.check_descriptors(len(others))
         serve_meanwhile(others[0], 0)
         server.stop()
@@ -223,7 +223,7 @@ def memory_of_unread_replies_is_given_back():
               "little was read for them; a bad test")
         most_kib = server.rss_kib()
         for client in deaf:
-            close_hard(client)
+            close_hard(client.sock)
         server.check_descriptors(0)
         limit_kib = before_kib + KEPT_MEMORY_KIB
         given_back = wait_until(lambda: server.rss_kib() <= limit_kib,
