@@ -29,6 +29,8 @@ FLOOD = 20000
 WAITING_CPU_MAX = 0.25
 # How often the server says that clients are turned away, or have to wait.
 LOG_SECONDS = 10
+# In that time, and by each loop, how many that chose no export it tells of.
+LOG_LINES_MAX = 10
 # Descriptors beside those of clients and of the server itself.
 SPARE_DESCRIPTORS = 200
 
@@ -217,7 +219,7 @@ def floods_of_clients_do_no_harm():
     """
     Guards against clients that come and go as fast as they can: one that works
     beside them is served, its data stay right, and nothing of the others
-    stays.
+    stays, nor do they fill the log.
     """
     count = fewer(FLOOD, 4000) // 2
     with start("flood.qcow2") as server:
@@ -243,6 +245,11 @@ def floods_of_clients_do_no_harm():
                          == server.idle_descriptors + 1, CLIENT_SECONDS),
               "something of the flood stayed behind")
         work_beside(client, lambda: True)
+        lines = server.log().count("before choosing an export")
+        lines_max = (server.loops() * (LOG_LINES_MAX + 1)
+                     * (1 + (time.monotonic() - begun) // LOG_SECONDS))
+        check(1 <= lines <= lines_max, f"the log tells of {lines} of them, "
+              f"1 to {lines_max:.0f} are due")
         server.stop()
 
 

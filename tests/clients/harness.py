@@ -189,6 +189,9 @@ class Server:
     def log_tail(self):
         return "\n".join(self.log().splitlines()[-LOG_LINES:])
 
+    def loops(self):
+        return int(self.log().split("loops=")[1].split()[0])
+
     def alive(self):
         return self.process.poll() is None
 
