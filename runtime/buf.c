@@ -2,10 +2,24 @@
 #include "runtime/buf.h"
 
 #include <assert.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include "runtime/sanitizers.h"
 
 #define SHIFT_MIN 12
 #define CLASSES 14	/* 4 KiB to 32 MiB */
+
+/*
+ * From this size on a buffer is a memory map of its own.  malloc would keep
+ * what lies below a block still in use, which after a crowd of clients that
+ * read much and took no replies was nearly all of it.
+ */
+#ifdef WITH_ASAN
+#define MAPPED_BYTES_MIN SIZE_MAX	/* none: it watches malloc's */
+#else
+#define MAPPED_BYTES_MIN ((size_t)64 * 1024)
+#endif
 
 /* A free buffer holds the link to the next one of its class. */
 struct free_buf {
@@ -26,6 +40,27 @@ class_of(size_t bytes)
 	return class;
 }
 
+static void *
+allocate(size_t class_bytes)
+{
+	void *data;
+
+	if (class_bytes < MAPPED_BYTES_MIN)
+		return aligned_alloc(4096, class_bytes);
+	data = mmap(NULL, class_bytes, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return data == MAP_FAILED ? NULL : data;
+}
+
+static void
+release(void *data, size_t class_bytes)
+{
+	if (class_bytes < MAPPED_BYTES_MIN)
+		free(data);
+	else
+		munmap(data, class_bytes);
+}
+
 void *
 buf_get(size_t bytes)
 {
@@ -33,7 +68,7 @@ buf_get(size_t bytes)
 	struct free_buf *buf = classes[class];
 
 	if (!buf)
-		return aligned_alloc(4096, (size_t)1 << (SHIFT_MIN + class));
+		return allocate((size_t)1 << (SHIFT_MIN + class));
 	classes[class] = buf->next;
 	pooled_bytes -= (size_t)1 << (SHIFT_MIN + class);
 	return buf;
@@ -49,7 +84,7 @@ buf_put(void *data, size_t bytes)
 	if (!data)
 		return;
 	if (pooled_bytes + class_bytes > BUF_POOL_BYTES) {
-		free(data);
+		release(data, class_bytes);
 		return;
 	}
 	buf->next = classes[class];
@@ -65,7 +100,7 @@ buf_pool_drain(void)
 			struct free_buf *buf = classes[class];
 
 			classes[class] = buf->next;
-			free(buf);
+			release(buf, (size_t)1 << (SHIFT_MIN + class));
 		}
 	}
 	pooled_bytes = 0;

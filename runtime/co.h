@@ -47,7 +47,7 @@ extern struct co_context co_context;
  * vm.max_map_count is 65,530.  The limit is divided among the loops; past it
  * co_start() queues.
  */
-#define CO_ALIVE_MAX 8192
+#define CO_ALIVE_MAX 24576
 
 /* The caller's memory for a coroutine that waits to begin. */
 struct co_start {

@@ -23,6 +23,7 @@
 #include <linux/openat2.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,8 +44,9 @@ struct os_file {
 	struct file file;
 	int fd;
 	bool in_memory;		/* tmpfs: never waits for a disk */
-	bool reads_nowait;	/* RWF_NOWAIT has not been refused so far */
-	bool writes_nowait;
+	/* RWF_NOWAIT has not been refused so far; any loop may find out. */
+	atomic_bool reads_nowait;
+	atomic_bool writes_nowait;
 	atomic_uint_least64_t size_seen;	/* it was at least this long */
 	struct writer *writer;	/* once it has; see os_pwritev() */
 	pthread_mutex_t writer_lock;
@@ -114,7 +116,7 @@ read_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
 		monitor_lock(monitor);
 	unclip(&clipped);
 	if (got == -EOPNOTSUPP && !os->in_memory) {
-		os->reads_nowait = false;
+		atomic_store(&os->reads_nowait, false);
 		return -EAGAIN;
 	}
 	return got;
@@ -141,7 +143,7 @@ write_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
 		monitor_lock(monitor);
 	unclip(&clipped);
 	if (put == -EOPNOTSUPP && !os->in_memory) {
-		os->writes_nowait = false;
+		atomic_store(&os->writes_nowait, false);
 		return -EAGAIN;
 	}
 	return put;
@@ -171,7 +173,8 @@ os_preadv(struct file *file, struct iovec *iov, unsigned iov_count,
 		.iov = iov, .iov_count = iov_count, .offset = offset,
 	};
 
-	if (os->reads_nowait) {
+	if (atomic_load_explicit(&os->reads_nowait,
+	    memory_order_relaxed)) {
 		int64_t got = read_now(os, iov, iov_count, offset);
 
 		if (got != -EAGAIN)
@@ -197,7 +200,8 @@ os_pwritev(struct file *file, struct iovec *iov, unsigned iov_count,
 	/* A stable write waits for the disk: kernel workers do several. */
 	if (flags & FILE_DSYNC)
 		return loop_wait(&op);
-	if (os->writes_nowait) {
+	if (atomic_load_explicit(&os->writes_nowait,
+	    memory_order_relaxed)) {
 		int64_t put = write_now(os, iov, iov_count, offset, flags);
 
 		if (put != -EAGAIN)
@@ -459,8 +463,8 @@ file_open_fd(int fd, const char *name, unsigned flags, struct file **filep)
 	os->in_memory = os->file.is_regular && is_in_memory(fd);
 	os->file.can_splice = os->file.is_regular &&
 	    sysconf(_SC_PAGESIZE) == PAGE_BYTES;
-	os->reads_nowait = true;
-	os->writes_nowait = true;
+	atomic_init(&os->reads_nowait, true);
+	atomic_init(&os->writes_nowait, true);
 	pthread_mutex_init(&os->writer_lock, NULL);
 	*filep = &os->file;
 	return 0;

@@ -14,9 +14,13 @@
 #include <unistd.h>
 #include "runtime/co.h"
 #include "runtime/listener_internal.h"
+#include "runtime/log.h"
 
 /* What a lack of descriptors or memory costs: a breath, not a CPU. */
 #define ACCEPT_PAUSE_NS (100 * 1000 * 1000)
+
+/* At most one line in this time says that there is such a lack. */
+#define SHORT_LOG_NS (UINT64_C(10) * 1000 * 1000 * 1000)
 
 struct listener *
 listener_append(struct listener **list, int fd)
@@ -169,6 +173,19 @@ is_client_error(int err)
 	}
 }
 
+static void
+log_short(struct listener *listener, int err)
+{
+	uint64_t now_ns = loop_now_ns(loop_self());
+
+	if (listener->short_logged_ns != 0 &&
+	    now_ns - listener->short_logged_ns < SHORT_LOG_NS)
+		return;
+	listener->short_logged_ns = now_ns;
+	log_warning("clients have to wait on=\"%s\" error=%s",
+	    listener->name, strerror(-err));
+}
+
 co_fn int
 listener_accept(struct listener *listener)
 {
@@ -184,6 +201,7 @@ listener_accept(struct listener *listener)
 	case ENFILE:
 	case ENOBUFS:
 	case ENOMEM:
+		log_short(listener, result);
 		loop_sleep(ACCEPT_PAUSE_NS);
 		result = -EAGAIN;
 		break;

@@ -35,6 +35,7 @@ struct listener {
 	bool owns_path;
 	bool stopped;
 	bool waiting;		/* accept is in flight */
+	uint64_t short_logged_ns;	/* that clients have to wait */
 	dev_t path_dev;
 	ino_t path_inode;
 	struct op accept;	/* or the poll that comes before it */
@@ -69,9 +70,9 @@ int listener_adopt(struct listener **list, struct error *error);
 
 /*
  * The next client's descriptor, close-on-exec.  -EAGAIN: out of descriptors or
- * memory, or the client was gone again (it has slept before it says so if that
- * would spin); the caller just calls again.  -ECANCELED: listener_stop() was
- * called.  Anything else ends this listener.
+ * memory (which it logs now and then), or the client was gone again (it has
+ * slept before it says so if that would spin); the caller just calls again.
+ * -ECANCELED: listener_stop() was called.  Anything else ends this listener.
  */
 co_fn int listener_accept(struct listener *listener);
 

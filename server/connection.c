@@ -56,6 +56,27 @@ connection_note(struct connection *connection, const char *why)
 
 /* ---- the end ---- */
 
+/*
+ * Whoever can connect can do so thousands of times a second: those that never
+ * get to an export are told of one by one only as long as they are few.
+ */
+static bool
+may_log_stranger(struct server_loop *server_loop)
+{
+	uint64_t now_ns = loop_now_ns(server_loop->loop);
+
+	if (now_ns - server_loop->strangers_since_ns >=
+	    CONNECTION_STRANGERS_MS * UINT64_C(1000000)) {
+		if (server_loop->strangers_count > CONNECTION_STRANGERS_MAX)
+			log_info("more clients left before choosing an export "
+			    "count=%u", server_loop->strangers_count -
+			    CONNECTION_STRANGERS_MAX);
+		server_loop->strangers_since_ns = now_ns;
+		server_loop->strangers_count = 0;
+	}
+	return server_loop->strangers_count++ < CONNECTION_STRANGERS_MAX;
+}
+
 static void
 log_end(const struct connection *connection)
 {
@@ -64,6 +85,8 @@ log_end(const struct connection *connection)
 	char name[256];
 
 	if (!connection->export) {
+		if (!may_log_stranger(connection->server_loop))
+			return;
 		log_info("client left before choosing an export peer=\"%s\" "
 		    "seconds=%" PRIu64 ".%03u why=\"%s\"",
 		    connection->peer.name, lasted_ms / 1000,

@@ -42,6 +42,10 @@ struct splice_pipe;
 #define CONNECTION_SEND_TIMEOUT_MS 60000
 #define CONNECTION_WATCH_MS 5000
 
+/* Lines in the log about clients that chose no export, for each loop. */
+#define CONNECTION_STRANGERS_MAX 10
+#define CONNECTION_STRANGERS_MS 10000
+
 /* Of base:allocation, the one context there is. */
 #define CONNECTION_CONTEXT_ID 1
 

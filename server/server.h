@@ -46,6 +46,8 @@ struct server_loop {
 	struct connection *connections;
 	struct request *requests_free;
 	unsigned requests_free_count;
+	uint64_t strangers_since_ns;
+	unsigned strangers_count;	/* that chose no export since then */
 	bool stopping;
 	bool closing;			/* the grace is over */
 	struct timer watch;		/* looks for stuck sends */
