@@ -24,8 +24,8 @@ resume(struct task *task)
 	co_resume(container_of(task, struct file_sim_request, task)->co);
 }
 
-static const char *
-kind_name(unsigned kind)
+const char *
+file_sim_kind_name(unsigned kind)
 {
 	switch (kind) {
 	case FILE_SIM_READ:
@@ -53,7 +53,8 @@ file_sim_complete(struct file_sim_request *request)
 
 	request->result = file_sim_result(request);
 	sim_log(sim, &(struct sim_log_entry){
-		.kind = SIM_LOG_FILE + op->kind, .name = kind_name(op->kind),
+		.kind = SIM_LOG_FILE + op->kind,
+		.name = file_sim_kind_name(op->kind),
 		.loop_index = op->loop_index, .object = request->disk->number,
 		.offset = op->offset, .length = op->length,
 		.result = request->result,

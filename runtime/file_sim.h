@@ -32,6 +32,9 @@
 #define FILE_SIM_TRUNCATE	64u
 #define FILE_SIM_ANY		127u
 
+/* "read", "write", ... of one kind. */
+const char *file_sim_kind_name(unsigned kind);
+
 /*
  * Says to clang's check of co_fn that what the caller does from here on does
  * not suspend, because its files are in plain mode.

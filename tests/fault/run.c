@@ -49,29 +49,6 @@ run_tell_end(void)
 	    now.tv_sec - began.tv_sec);
 }
 
-static const char *
-kind_name(unsigned kind)
-{
-	switch (kind) {
-	case FILE_SIM_READ:
-		return "read";
-	case FILE_SIM_WRITE:
-		return "write";
-	case FILE_SIM_SYNC:
-		return "sync";
-	case FILE_SIM_PUNCH:
-		return "punch";
-	case FILE_SIM_ZERO:
-		return "zero";
-	case FILE_SIM_ALLOCATE:
-		return "allocate";
-	case FILE_SIM_TRUNCATE:
-		return "truncate";
-	default:
-		return "allocation";
-	}
-}
-
 /* A process runs one case at a time, and each its own line. */
 static void
 note_case(const struct scenario *scenario, const struct trouble *trouble)
@@ -81,7 +58,8 @@ note_case(const struct scenario *scenario, const struct trouble *trouble)
 		    &telling->cases_used, 1) % CASES_MAX];
 	snprintf(this_case, CASE_BYTES, "in \"%s\": %s %llu of layer %u "
 	    "returns %d%s, seed %llu", scenario->name,
-	    kind_name(trouble->kind), (unsigned long long)trouble->nth,
+	    trouble->kind ? file_sim_kind_name(trouble->kind) :
+	    "allocation", (unsigned long long)trouble->nth,
 	    trouble->layer, trouble->result,
 	    trouble->for_good ? " from then on" : "",
 	    (unsigned long long)trouble->seed);
