@@ -227,24 +227,31 @@ is_epoch_end(const struct explorer *explorer, uint64_t number)
 	return false;
 }
 
-/* A crash just before each moment, so that replies count as late as can be. */
+/*
+ * A crash just before each moment, so that replies count as late as can be,
+ * and before each request, which would allow for more.
+ */
 static int
 explore(struct explorer *explorer)
 {
+	uint64_t last = 0;	/* number of the last event of the file */
 	int result = 0;
 
 	for (size_t i = 0; i < explorer->moments_count && !result; i++) {
-		uint64_t moment = explorer->moments[i];
-		bool is_last = i + 1 == explorer->moments_count;
+		const struct moment *moment = &explorer->moments[i];
+		bool is_end = i + 1 == explorer->moments_count ||
+		    is_epoch_end(explorer, moment->number);
 
-		explorer_go_to(explorer, moment);
+		explorer_go_to(explorer, moment->number);
 		if (explorer->options->kinds & CRASH_PREFIX)
 			result = try_prefix(explorer);
-		if (!result && i > 0)
-			result = try_newest(explorer,
-			    explorer->moments[i - 1]);
-		if (!result && (is_last || is_epoch_end(explorer, moment)))
+		if (!moment->is_file)
+			continue;
+		if (!result && last > 0)
+			result = try_newest(explorer, last);
+		if (!result && is_end)
 			result = try_epoch(explorer);
+		last = moment->number;
 	}
 	return result;
 }
