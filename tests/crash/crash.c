@@ -56,7 +56,6 @@
 #include "tests/crash/trial.h"
 #include "tests/crash/workload.h"
 
-
 /* Failures until nobody reads on. */
 #define FAILURES_MAX 5
 
