@@ -176,6 +176,15 @@ explore(struct run *run)
 	sim_free(run->trial.sim);
 }
 
+/* By its name, which may be NULL. */
+static bool
+is_raw(const char *path)
+{
+	const char *dot = path ? strrchr(path, '.') : NULL;
+
+	return dot && !strcmp(dot, ".raw");
+}
+
 static void
 try_seed(const struct call *call, uint64_t seed, struct seen *seen,
     struct totals *totals)
@@ -184,15 +193,9 @@ try_seed(const struct call *call, uint64_t seed, struct seen *seen,
 		.call = call, .seed = seed, .seen = seen, .totals = totals,
 	};
 	struct crew *crew = &run.crew;
-	bool is_raw = false;
 
-	if (call->backing) {
-		const char *dot = strrchr(call->backing_path, '.');
-
-		is_raw = dot && !strcmp(dot, ".raw");
-	}
-	workload_run(call->workload, seed, call->base, call->backing, is_raw,
-	    crew);
+	workload_run(call->workload, seed, call->base, call->backing,
+	    is_raw(call->backing_path), crew);
 	if (call->has_state)
 		crew_print(crew);
 	if (!crew->failure[0]) {
@@ -237,6 +240,8 @@ prepare(const struct call *call, enum crew_content content)
 {
 	struct crew_options options = {
 		.seed = 1, .loops = 1, .content = content,
+		.backing = call->backing,
+		.backing_is_raw = is_raw(call->backing_path),
 	};
 	struct crew crew;
 	int err;
@@ -354,6 +359,8 @@ main(int argc, char **argv)
 		status = prepare(&call, CREW_PLACES);
 	} else {
 		read_words(argc, argv, &call);
+		if (!call.has_state)
+			log_set_level(LOG_LEVEL_ERROR);
 		status = try_all(&call);
 	}
 	file_close(call.base);
