@@ -157,6 +157,7 @@ explore(struct run *run)
 	struct crash_counts counts = {0};
 
 	options.seed = run->crew.options.seed;
+	options.tear_ways = CRASH_TEAR_WAYS;
 	options.seen = run->seen;
 	options.context = context;
 	options.context_arg = run;

@@ -166,12 +166,27 @@ try_subset(struct explorer *explorer, uint64_t mask)
 	return explorer_try(explorer, false, what, NULL);
 }
 
+/* There, gone, or now and then in part. */
+static enum variant
+draw_variant(const struct explorer *explorer,
+    const struct operation *operation, struct random *random)
+{
+	unsigned ways = explorer->options->tear_ways;
+
+	if (operation->grows_file && random_one_in(random, 8))
+		return random_one_in(random, 2) ? VARIANT_SIZE : VARIANT_CUT;
+	if (ways > 0 && random_one_in(random, 8) &&
+	    variant_tears(operation->record, explorer->options))
+		return VARIANT_TORN + (enum variant)random_below(random, ways);
+	return random_one_in(random, 2) ? VARIANT_WHOLE : VARIANT_LOST;
+}
+
 static int
 try_random_subset(struct explorer *explorer, struct random *random)
 {
 	for (size_t i = 0; i < explorer->pending_count; i++)
-		explorer->pending[i]->variant = random_one_in(random, 2) ?
-		    VARIANT_WHOLE : VARIANT_LOST;
+		explorer->pending[i]->variant = draw_variant(explorer,
+		    explorer->pending[i], random);
 	return explorer_try(explorer, false, "some of the pending", NULL);
 }
 

@@ -5,7 +5,8 @@
 # state that a crash could leave on the disk is checked, read and written on
 # (crash.c says which and how).  All states of the shortest sequences, and a
 # sample of all others, are shown to qemu-img check too, which must find leaks
-# at most, and some of these are read by qemu-io.
+# at most.  Some of these are read by qemu-io, and repaired by qemu-img, after
+# which qnbd has nothing to say against them.
 #
 #	test-crash.sh [WORKLOAD...]
 #	test-crash.sh --replay IMAGE WORKLOAD SEED [STATE]
@@ -21,7 +22,7 @@ crash=$(dirname "$QNBD")/tests/crash/crash
 [ -x "$crash" ] || fail "there is no $crash; make check builds it"
 seed=${QNBD_SEED:-1}
 rounds=${TEST_ROUNDS:-1}
-distinct_min=20000
+distinct_min=$((20000 * rounds))
 rate_min=300
 sample_one_in=1000
 read_one_in=8
@@ -308,6 +309,10 @@ show_to_qemu()
 			text=$(qemu-io -r -f qcow2 -c "read -q 0 64k" \
 			    "$state" 2>&1) ||
 			    complain "$state" qemu-io "$text"
+			qemu-img check -q -f qcow2 -r leaks "$state" \
+			    >/dev/null 2>&1 || :
+			text=$("$QNBD" check "$state" 2>&1) ||
+			    complain "$state" "qnbd check" "$text"
 		done' "$read_one_in" >qemu.out
 }
 
