@@ -664,6 +664,46 @@ START_TEST(device_has_room_after_a_crash)
 }
 END_TEST
 
+#define GAP_CLUSTERS 64
+#define TABLE_SPAN (CLUSTER * CLUSTER / 8)	/* of an L2 table */
+
+co_fn static void
+write_beside_the_gap(struct world *world)
+{
+	world_expect(world, A, CLUSTER, 0x11);
+	for (unsigned i = 1; i < 8; i++)
+		world_write(world, i * TABLE_SPAN, CLUSTER, 0x22);
+	flush_all(world);
+	for (unsigned i = 1; i < 8; i++)
+		world_expect(world, i * TABLE_SPAN, CLUSTER, 0x22);
+}
+
+/*
+ * A refcount far behind the end of the file, and none before it: half of a
+ * refcount block was written and the file did not grow.  What lies between
+ * must stay out of use, free or not.
+ */
+START_TEST(refcounts_past_the_end_after_a_crash)
+{
+	struct world_options options = {
+		.seed = _i, .disk_bytes = 8 * TABLE_SPAN,
+	};
+	const uint8_t one[2] = {0, 1};
+	struct world world;
+	uint64_t end;
+
+	world_prepare(&world, &options, write_little);
+	end = (uint64_t)file_size(world.disk) + GAP_CLUSTERS * CLUSTER;
+	file_sim_poke(world.disk, one, sizeof(one),
+	    world_refcount(&world, end));
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, write_beside_the_gap);
+	ck_assert_int_eq(world_close(&world), 0);
+	ck_assert_uint_eq(world_check(&world).corruptions, 0);
+	world_free(&world);
+}
+END_TEST
+
 /* ---- all of them ---- */
 
 int
@@ -694,6 +734,8 @@ main(void)
 	tcase_add_loop_test(tests, r4_crash_after_reuse, 0, 3);
 	tcase_add_loop_test(tests, r4_crash_after_reuse_of_compressed, 0, 3);
 	tcase_add_loop_test(tests, device_has_room_after_a_crash, 0, 3);
+	tcase_add_loop_test(tests, refcounts_past_the_end_after_a_crash, 0,
+	    3);
 	races_add_tables(tests);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);
