@@ -14,6 +14,9 @@
 /* Slices of refcounts that are searched for unused clusters at a time. */
 #define SCAN_SLICES 4
 
+/* The reserve takes one in so many clusters that a device has left. */
+#define DEVICE_RESERVE_PART 8
+
 /* What is not remembered is found again by the scan. */
 static void
 scan_again(struct allocator *allocator, uint64_t cluster, uint64_t count)
@@ -160,15 +163,6 @@ take_free(struct image *image, uint64_t want, struct allocation *allocation)
 
 /* ---- the reserve ---- */
 
-static uint64_t
-reserve_clusters(const struct image *image)
-{
-	uint64_t clusters = ALLOC_RESERVE_BYTES >> image->cluster_bits;
-
-	return clusters < ALLOC_RESERVE_CLUSTERS_MAX ? clusters :
-	    ALLOC_RESERVE_CLUSTERS_MAX;
-}
-
 /* The first cluster that the device or the format does not have. */
 static uint64_t
 cluster_limit(const struct image *image)
@@ -178,6 +172,27 @@ cluster_limit(const struct image *image)
 	if (!image->file->is_regular)
 		limit = image->device_bytes >> image->cluster_bits;
 	return limit;
+}
+
+/*
+ * How long a run of the reserve shall be.  A crash leaks it, so of a device,
+ * which does not grow, it is only a part of what is left.
+ */
+static uint64_t
+reserve_clusters(const struct image *image)
+{
+	const struct allocator *allocator = &image->allocator;
+	uint64_t clusters = ALLOC_RESERVE_BYTES >> image->cluster_bits;
+	uint64_t used = image->end_cluster -
+	    (allocator->reserve_end - allocator->reserve_next);
+	uint64_t limit = cluster_limit(image);
+
+	if (clusters > ALLOC_RESERVE_CLUSTERS_MAX)
+		clusters = ALLOC_RESERVE_CLUSTERS_MAX;
+	if (image->file->is_regular || used >= limit ||
+	    clusters < (limit - used) / DEVICE_RESERVE_PART)
+		return clusters;
+	return (limit - used) / DEVICE_RESERVE_PART + 1;
 }
 
 /*

@@ -399,16 +399,15 @@ prepare_writing(struct image *image, const struct image_options *options,
 	 * refcounts say, after a crash or a cut: what would be there stays out
 	 * of use, and entries that point there stay wrong.
 	 */
-	if (!image->file->is_regular || used_end > end) {
-		image->limits.gap_begin = image->file->is_regular ?
-		    end << image->cluster_bits : 0;
-		image->limits.gap_end = image->file->is_regular ?
-		    used_end << image->cluster_bits : 0;
-		end = used_end;
+	if (image->file->is_regular && used_end > end) {
+		image->limits.gap_begin = end << image->cluster_bits;
+		image->limits.gap_end = used_end << image->cluster_bits;
 	}
-	image->end_cluster = end;
+	if (!image->file->is_regular)
+		end = used_end;
 	image->allocator.scan_next = 1;
 	image->allocator.scan_end = end;
+	image->end_cluster = used_end > end ? used_end : end;
 	err = give_up_bitmaps(image, options->refuse_bitmaps, error);
 	return err ? err : clear_autoclear(image, error);
 }

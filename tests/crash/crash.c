@@ -1,24 +1,48 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Crashes: what the disk may hold after a power loss at any moment of a random
+ * Crashes: what the disk may hold after a power loss at any moment of a
  * workload, and what qnbd makes of it.
  *
- *	crash [-d DIRECTORY -n N] IMAGE WORKLOAD FIRST-SEED COUNT [STATE]
- *	crash IMAGE prepare
+ *	crash [OPTIONS] IMAGE WORKLOAD FIRST-SEED COUNT [STATE]
+ *	crash IMAGE prepare|prepare-places
+ *
+ *	-b FILE		what stands below IMAGE; raw if its name ends so
+ *	-D BYTES	a block device so long with IMAGE on it, full of 0xa5
+ *	-s STEP		from one seed to the next (1)
+ *	-d DIRECTORY	keep states there, for other tools to look at
+ *	-n N		one in so many of them (1)
  *
  * IMAGE is a qcow2 file, empty or filled by "prepare" (and then, perhaps, with
- * a snapshot taken or compressed); WORKLOAD a name from the table below.  Each
- * seed is a run of clients on two simulated loops over a recorded disk, some
- * ("served", "leave") through the server and simulated sockets; from the record
- * all prefixes are built, and for each epoch every single write lost, every
- * single survivor, the order reversed, each write torn.  In every state the
- * check must find leaks at most, every sector must hold what the
- * oracle allows (flushes count for all clients), and writing must go on: new
- * data does not touch the old, and the check stays as good.
+ * a snapshot taken or compressed); WORKLOAD a name from workload.c.  Each seed
+ * is a run of clients on simulated loops over a recorded disk, some ("served",
+ * "leave") through the server and simulated sockets, from the opening to the
+ * closing.  From the record all prefixes are built, and for
+ * each epoch every single write lost, every single survivor, the order
+ * reversed, subsets, lost sizes, each write torn; states that are equal, and
+ * of which the oracle asks the same, are visited once in all seeds.  trial.h
+ * says what happens there.  With STATE only that one is visited, and
+ * everything is printed.
  *
- * With STATE only that one is visited, and everything is printed.  With -d one
- * state in N is written there, before anything is done to it, for other tools
- * to look at.
+ * What the workloads of a full crash test are called here:
+ *
+ *	W1	sequential fill			sequential
+ *	W2	random 4 KiB			random
+ *	W3	copy on write over a backing file	cover, with -b
+ *	W4	overwrite after a snapshot	overwrite, sequences, bursts
+ *	W5	writes, discards and zeros at once	collide, bursts, churn
+ *	W6	write zeroes, unmap		zero
+ *	W7	growing tables			grow, fill (the L1 table only
+ *						grows with the disk)
+ *	W10	clean shutdown			close; the end of all others
+ *	W11	compressed overwrite		overwrite, on compressed images
+ *	W14	ENOSPC, then a crash		full; fill, on a short device
+ *	W15	autoclear bits			flush, on an image with bitmaps
+ *	W16	4 connections with 16 requests	crowd
+ *	W17	create				creation.c
+ *	all short sequences			sequences, bursts
+ *
+ * Not yet, since qnbd cannot do it yet: W8 resizing, W9 making snapshots, W12
+ * encryption, W13 extended L2 entries, W18 repair, W19 commit.
  *
  * Guards against: a missing or misplaced fdatasync of the barrier (O1 to O5),
  * reuse of clusters before their loss is stable (R4), zero fill skipped where
@@ -27,394 +51,322 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
-#include "qcow2/check.h"
 #include "runtime/log.h"
-#include "tests/crash/crew.h"
-#include "tests/crash/state.h"
-#include "tests/schedule/server_crew.h"
+#include "tests/crash/trial.h"
+#include "tests/crash/workload.h"
 
-struct workload {
-	const char *name;
-	struct crew_options options;
+/* Failures until nobody reads on. */
+#define FAILURES_MAX 5
+
+/* The command line. */
+struct call {
+	const char *image;
+	const char *workload_name;
+	const struct workload *workload;
+	const char *backing_path;
+	uint64_t device_bytes;
+	uint64_t first, count, step;
+	const char *keep_directory;	/* or NULL */
+	uint64_t keep_one_in;
+	bool has_state;
+	uint64_t state;
+	struct file *base;
+	struct file *backing;
 };
 
-static const struct workload workloads[] = {
-	/* Allocation, and flushes of others. */
-	{"fill", {
-		.loops = 2, .clients = 3, .requests = 8,
-		.writes = 6, .flushes = 2, .fua_one_in = 6,
-		.length_max = 8192, .places = 3, .place_bytes = 16384,
-	}},
-	/* Clusters come and go: copy-on-write, zeros, trims, reuse. */
-	{"churn", {
-		.loops = 2, .clients = 3, .requests = 10,
-		.writes = 5, .zeros = 2, .trims = 2, .flushes = 3,
-		.fua_one_in = 8, .length_max = 8192,
-		.places = 2, .place_bytes = 8192,
-	}},
-	/* Much at once: new refcount blocks, larger tables, new reserves. */
-	{"grow", {
-		.loops = 2, .clients = 2, .requests = 10,
-		.writes = 6, .zeros = 1, .trims = 1, .flushes = 3,
-		.fua_one_in = 8, .length_max = 400000,
-		.places = 8, .place_bytes = 65536,
-	}},
-	/* On content that is there: shared with a snapshot, compressed. */
-	{"overwrite", {
-		.loops = 2, .clients = 3, .requests = 8,
-		.writes = 5, .zeros = 1, .trims = 1, .flushes = 4,
-		.fua_one_in = 4, .length_max = 4096,
-		.places = 4, .place_bytes = 8192, .prepared = true,
-	}},
-	/* The same few clusters, a flush after most writes. */
-	{"flush", {
-		.loops = 2, .clients = 4, .requests = 8,
-		.writes = 4, .zeros = 1, .trims = 1, .flushes = 5,
-		.fua_one_in = 2, .length_max = 4096,
-		.places = 2, .place_bytes = 4096,
-	}},
-	/* The same through the server: what counts are its replies. */
-	{"served", {
-		.loops = 2, .clients = 3, .requests = 10,
-		.reads = 1, .writes = 5, .zeros = 1, .trims = 1, .flushes = 4,
-		.fua_one_in = 4, .length_max = 4096,
-		.places = 2, .place_bytes = 4096, .served = true,
-	}},
-	/* One client that never flushes, but leaves, and comes again. */
-	{"leave", {
-		.loops = 2, .clients = 1, .requests = 12,
-		.reads = 1, .writes = 6, .zeros = 1, .trims = 1,
-		.length_max = 8192,
-		.places = 2, .place_bytes = 8192, .served = true,
-	}},
+/* What comes out. */
+struct totals {
+	uint64_t states, distinct;
+	uint64_t clean, leaking, failed;
 };
 
-/* Where a sample of the states is kept, if anywhere. */
-struct sample {
-	const char *directory;
-	uint64_t one_in;
-	uint64_t seen;
-};
-
-/* One crash state under examination, in a small world of its own. */
-struct trial {
-	struct crew *crew;
-	struct sim *sim;
-	const struct crash_state *state;
-	struct sample *sample;
-	uint64_t leaks;
-	bool verbose;
-	char failure[1280];
+/* One seed, on its way through its states. */
+struct run {
+	const struct call *call;
+	uint64_t seed;
+	struct crew crew;
+	struct trial trial;
+	struct seen *seen;
+	struct totals *totals;
 };
 
 static void
-trial_fail(struct trial *trial, const char *what, const char *detail)
+tell_how_to_replay(const struct run *run, uint64_t state)
 {
-	if (!trial->failure[0])
-		snprintf(trial->failure, sizeof(trial->failure), "%s: %s",
-		    what, detail);
+	const struct call *call = run->call;
+
+	printf("\treplay: tests/crash/test-crash.sh --replay %s %s %llu %llu\n",
+	    call->image, call->workload_name, (unsigned long long)run->seed,
+	    (unsigned long long)state);
 }
 
 static void
-print_line(void *arg, enum check_finding kind, const char *line)
+keep(struct run *run, const struct crash_state *state)
 {
-	(void)arg;
-	(void)kind;
-	printf("\t%s\n", line);
-}
-
-/* ---- the verdict on one state ---- */
-
-co_fn static void
-check(struct trial *trial, const char *when)
-{
-	struct check_listener listener = {.report = print_line};
-	struct check_result result;
-	struct error error;
-	char text[128];
-
-	if (check_file_listen(trial->state->file, "disk",
-	    trial->verbose ? &listener : NULL, &result, &error)) {
-		trial_fail(trial, when, error.message);
-		return;
-	}
-	if (result.corruptions || result.check_errors) {
-		snprintf(text, sizeof(text), "%llu corruptions, %llu errors",
-		    (unsigned long long)result.corruptions,
-		    (unsigned long long)result.check_errors);
-		trial_fail(trial, when, text);
-	}
-	trial->leaks = result.leaks;
-}
-
-co_fn static void
-judge(struct trial *trial, struct image *image)
-{
-	uint64_t size = image_size_bytes(image) & ~511ull;
-	size_t piece = 65536;
-	uint8_t *data = malloc(piece);
-	struct oracle_finding finding;
-	char text[256];
-
-	for (uint64_t offset = 0; data && offset < size; offset += piece) {
-		size_t length = size - offset < piece ? size - offset : piece;
-		int err = image_read(image, offset, data, length, NULL);
-
-		if (err)
-			trial_fail(trial, "read", strerror(-err));
-		else if (oracle_judge_crash(trial->crew->oracle,
-		    trial->state->point, offset, data, length, &finding) !=
-		    ORACLE_GOOD)
-			trial_fail(trial, "content", oracle_explain(&finding,
-			    text, sizeof(text)));
-	}
-	free(data);
-}
-
-/* Writes over a part of the disk: what stands beside it must not change. */
-co_fn static void
-write_on(struct trial *trial, struct image *image)
-{
-	uint64_t size = image_size_bytes(image) & ~511ull;
-	size_t length = size / 8 & ~(size_t)511;
-	uint64_t offset = size / 2 & ~511ull;
-	uint8_t *data = malloc(length), *back = malloc(length);
-	int err;
-
-	if (!data || !back)
-		exit(1);
-	memset(data, 0xdb, length);
-	err = image_write(image, offset, data, length, 0);
-	if (!err)
-		err = image_flush(image);
-	if (!err)
-		err = image_read(image, offset, back, length, NULL);
-	if (err)
-		trial_fail(trial, "writing on", strerror(-err));
-	else if (memcmp(data, back, length))
-		trial_fail(trial, "writing on", "other data came back");
-	free(data);
-	free(back);
-}
-
-co_fn static void
-examine(void *arg)
-{
-	struct trial *trial = arg;
-	struct image_options options = {
-		.format = IMAGE_QCOW2, .writable = true, .no_backing = true,
-	};
-	struct image *image;
-	struct error error;
-	struct file *handle;
-
-	check(trial, "check");
-	if (file_sim_open(trial->state->file, &handle))
-		exit(1);
-	if (image_open_file(handle, &options, &image, &error)) {
-		trial_fail(trial, "open", error.message);
-		return;
-	}
-	judge(trial, image);
-	write_on(trial, image);
-	if (image_close(image))
-		trial_fail(trial, "close", "failed");
-	check(trial, "check after writing on");
-}
-
-static void
-keep_sample(struct trial *trial)
-{
-	struct sample *sample = trial->sample;
+	const struct call *call = run->call;
 	char path[4096];
 	int err;
 
-	if (!sample->directory || sample->seen++ % sample->one_in)
+	if (!call->keep_directory ||
+	    run->totals->distinct % call->keep_one_in)
 		return;
-	snprintf(path, sizeof(path), "%s/%llu-%llu.qcow2", sample->directory,
-	    (unsigned long long)trial->crew->options.seed,
-	    (unsigned long long)trial->state->number);
-	err = file_sim_save(trial->state->file, path);
+	snprintf(path, sizeof(path), "%s/%llu-%llu.qcow2",
+	    call->keep_directory, (unsigned long long)run->seed,
+	    (unsigned long long)state->number);
+	err = file_sim_save(state->file, path);
 	if (err)
-		trial_fail(trial, "saving the state", strerror(-err));
+		trial_fail(&run->trial, "saving the state", strerror(-err));
 }
 
 static int
 visit(const struct crash_state *state, void *arg)
 {
-	struct trial *trial = arg;
-	struct co_start start;
+	struct run *run = arg;
+	struct trial *trial = &run->trial;
 
-	trial->state = state;
-	keep_sample(trial);
-	sim_start(trial->sim, 0, &start, examine, trial);
-	if (sim_run(trial->sim) != SIM_DONE)
-		trial_fail(trial, "the world", "stopped");
-	if (!trial->failure[0])
+	keep(run, state);
+	run->totals->distinct++;
+	trial_run(trial, state);
+	if (!trial->failure[0]) {
+		run->totals->clean += trial->leaks == 0;
+		run->totals->leaking += trial->leaks > 0;
 		return 0;
+	}
+	run->totals->failed++;
 	printf("state %llu at %llu, %s: %s\n",
 	    (unsigned long long)state->number,
 	    (unsigned long long)state->point, state->text, trial->failure);
+	tell_how_to_replay(run, state->number);
 	return 1;
 }
 
-/* ---- seeds ---- */
+static uint64_t
+context(uint64_t point, void *arg)
+{
+	struct run *run = arg;
 
-struct totals {
-	uint64_t states, distinct, failed;
-};
+	return oracle_allowed(run->crew.oracle, point);
+}
 
 static void
-explore(struct crew *crew, struct file *base, const uint64_t *only,
-    struct sample *sample, struct totals *totals)
+explore(struct run *run)
 {
+	const struct call *call = run->call;
 	struct crash_options options = crash_defaults;
-	struct trial trial = {
-		.crew = crew, .verbose = only, .sample = sample,
-	};
 	struct crash_counts counts = {0};
 
-	options.seed = crew->options.seed;
-	if (only) {
-		options.first = *only;
+	options.seed = run->crew.options.seed;
+	options.tear_ways = CRASH_TEAR_WAYS;
+	options.seen = run->seen;
+	options.context = context;
+	options.context_arg = run;
+	if (call->has_state) {
+		options.first = call->state;
 		options.count = 1;
 	}
-	if (sim_create(1, 1, &trial.sim))
+	run->trial = (struct trial){
+		.crew = &run->crew, .verbose = call->has_state,
+		.base_hash = file_sim_hash(call->base),
+	};
+	if (sim_create(1, 1, &run->trial.sim))
 		exit(1);
-	if (crash_explore(crew->log, CREW_DISK, base, &options, visit,
-	    &trial, &counts)) {
-		totals->failed++;
-		printf("\tof seed %llu\n",
-		    (unsigned long long)crew->options.seed);
-	}
-	totals->states += counts.states;
-	totals->distinct += counts.distinct;
-	sim_free(trial.sim);
+	crash_explore(run->crew.log, CREW_DISK, call->base, &options, visit,
+	    run, &counts);
+	run->totals->states += counts.states;
+	sim_free(run->trial.sim);
+}
+
+/* By its name, which may be NULL. */
+static bool
+is_raw(const char *path)
+{
+	const char *dot = path ? strrchr(path, '.') : NULL;
+
+	return dot && !strcmp(dot, ".raw");
 }
 
 static void
-try_seed(const struct workload *workload, struct file *base, uint64_t seed,
-    const uint64_t *only, struct sample *sample, struct totals *totals)
+try_seed(const struct call *call, uint64_t seed, struct seen *seen,
+    struct totals *totals)
 {
-	struct crew_options options = workload->options;
-	struct crew crew;
+	struct run run = {
+		.call = call, .seed = seed, .seen = seen, .totals = totals,
+	};
+	struct crew *crew = &run.crew;
 
-	options.seed = seed;
-	crew_create(&crew, &options, base);
-	crew_open(&crew);
-	if (options.served)
-		server_crew_work(&crew);
-	else
-		crew_work(&crew);
-	crew_close(&crew);
-	if (crew.errors)
-		crew_fail(&crew, "%u requests failed", crew.errors);
-	if (only)
-		crew_print(&crew);
-	if (crew.failure[0]) {
-		printf("seed %llu: %s\n", (unsigned long long)seed,
-		    crew.failure);
-		totals->failed++;
+	workload_run(call->workload, seed, call->base, call->backing,
+	    is_raw(call->backing_path), crew);
+	if (call->has_state)
+		crew_print(crew);
+	if (!crew->failure[0]) {
+		explore(&run);
 	} else {
-		explore(&crew, base, only, sample, totals);
+		totals->failed++;
+		printf("seed %llu: %s\n", (unsigned long long)seed,
+		    crew->failure);
+		tell_how_to_replay(&run, 0);
 	}
-	if (!strncmp(crew.failure, "deadlock", 8))
+	/* Coroutines that wait for ever cannot be freed. */
+	if (!strncmp(crew->failure, "deadlock", 8))
 		exit(1);
-	crew_free(&crew);
-}
-
-static const struct workload *
-find_workload(const char *name)
-{
-	for (size_t i = 0; i < sizeof(workloads) / sizeof(workloads[0]); i++)
-		if (!strcmp(workloads[i].name, name))
-			return &workloads[i];
-	fprintf(stderr, "no workload is called %s\n", name);
-	exit(64);
+	crew_free(crew);
 }
 
 static int
-prepare(const char *path, struct file *base)
+try_all(const struct call *call)
 {
-	struct crew_options options = {.seed = 1, .loops = 1};
+	struct totals totals = {0};
+	struct seen seen = {0};
+	double seconds;
+
+	for (uint64_t i = 0; i < call->count &&
+	    totals.failed < FAILURES_MAX; i++)
+		try_seed(call, call->first + i * call->step, &seen, &totals);
+	seen_free(&seen);
+	seconds = (double)clock() / CLOCKS_PER_SEC;
+	printf("%s %s: %llu states, %llu distinct: %llu clean, %llu with "
+	    "leaks, %llu failed; %.0f states/s\n", call->image,
+	    call->workload_name, (unsigned long long)totals.states,
+	    (unsigned long long)totals.distinct,
+	    (unsigned long long)totals.clean,
+	    (unsigned long long)totals.leaking,
+	    (unsigned long long)totals.failed,
+	    (double)totals.distinct / (seconds > 0.01 ? seconds : 0.01));
+	return totals.failed > 0;
+}
+
+static int
+prepare(const struct call *call, enum crew_content content)
+{
+	struct crew_options options = {
+		.seed = 1, .loops = 1, .content = content,
+		.backing = call->backing,
+		.backing_is_raw = is_raw(call->backing_path),
+	};
 	struct crew crew;
 	int err;
 
-	crew_create(&crew, &options, base);
+	crew_create(&crew, &options, call->base);
 	crew_open(&crew);
 	crew_prepare(&crew);
 	crew_close(&crew);
-	err = file_sim_save(crew.disk, path);
+	err = file_sim_save(crew.disk, call->image);
 	if (err || crew.failure[0])
-		fprintf(stderr, "%s: %s\n", path, err ? strerror(-err) :
-		    crew.failure);
+		fprintf(stderr, "%s: %s\n", call->image,
+		    err ? strerror(-err) : crew.failure);
 	crew_free(&crew);
-	file_close(base);
 	return err != 0;
 }
 
 static void
 usage(void)
 {
-	fprintf(stderr, "usage: crash [-d DIRECTORY -n N] IMAGE WORKLOAD "
-	    "FIRST-SEED COUNT [STATE]\n"
-	    "       crash IMAGE prepare\n");
+	fprintf(stderr, "usage: crash [-b FILE] [-D BYTES] [-s STEP] "
+	    "[-d DIRECTORY [-n N]]\n"
+	    "           IMAGE WORKLOAD FIRST-SEED COUNT [STATE]\n"
+	    "       crash IMAGE prepare|prepare-places\n");
 	exit(64);
 }
 
+static struct file *
+load(const char *path, uint64_t device_bytes)
+{
+	struct file *file;
+	int err;
+
+	if (device_bytes)
+		err = file_sim_create_device(NULL, "disk", device_bytes, 0xa5,
+		    &file);
+	else
+		err = file_sim_create(NULL, "disk", 0, &file);
+	if (!err)
+		err = file_sim_load(file, path);
+	if (!err)
+		return file;
+	fprintf(stderr, "cannot load %s: %s\n", path, strerror(-err));
+	exit(1);
+}
+
+static uint64_t
+number_of(const char *text)
+{
+	char *end;
+	uint64_t number = strtoull(text, &end, 10);
+
+	if (end == text || *end)
+		usage();
+	return number;
+}
+
 static void
-read_options(int argc, char **argv, struct sample *sample)
+read_options(int argc, char **argv, struct call *call)
 {
 	int letter;
 
-	while ((letter = getopt(argc, argv, "d:n:")) != -1) {
-		if (letter == 'd')
-			sample->directory = optarg;
+	while ((letter = getopt(argc, argv, "b:D:d:n:s:")) != -1) {
+		if (letter == 'b')
+			call->backing_path = optarg;
+		else if (letter == 'D')
+			call->device_bytes = number_of(optarg);
+		else if (letter == 'd')
+			call->keep_directory = optarg;
 		else if (letter == 'n')
-			sample->one_in = strtoull(optarg, NULL, 10);
+			call->keep_one_in = number_of(optarg);
+		else if (letter == 's')
+			call->step = number_of(optarg);
 		else
 			usage();
 	}
-	if (!sample->one_in)
+	if (call->keep_one_in == 0 || argc - optind < 2)
 		usage();
+}
+
+static void
+read_words(int argc, char **argv, struct call *call)
+{
+	if (argc < 4 || argc > 5)
+		usage();
+	call->workload = workload_find(call->workload_name);
+	if (!call->workload) {
+		fprintf(stderr, "no workload is called %s\n",
+		    call->workload_name);
+		exit(64);
+	}
+	call->first = number_of(argv[2]);
+	call->count = number_of(argv[3]);
+	call->has_state = argc == 5;
+	if (call->has_state)
+		call->state = number_of(argv[4]);
 }
 
 int
 main(int argc, char **argv)
 {
-	struct sample sample = {.one_in = 1};
-	const struct workload *workload;
-	struct totals totals = {0};
-	uint64_t first, count, state;
-	struct file *base;
+	struct call call = {.keep_one_in = 1, .step = 1};
+	int status;
 
-	log_set_level(LOG_LEVEL_NOTICE);
-	read_options(argc, argv, &sample);
+	read_options(argc, argv, &call);
 	argc -= optind;
 	argv += optind;
-	if (argc < 2)
-		usage();
-	if (file_sim_create(NULL, "disk", 0, &base) ||
-	    file_sim_load(base, argv[0])) {
-		fprintf(stderr, "%s cannot be loaded\n", argv[0]);
-		return 1;
+	call.image = argv[0];
+	call.workload_name = argv[1];
+	call.base = load(call.image, call.device_bytes);
+	if (call.backing_path)
+		call.backing = load(call.backing_path, 0);
+	if (!strcmp(argv[1], "prepare")) {
+		status = prepare(&call, CREW_FILLED);
+	} else if (!strcmp(argv[1], "prepare-places")) {
+		status = prepare(&call, CREW_PLACES);
+	} else {
+		read_words(argc, argv, &call);
+		if (!call.has_state)
+			log_set_level(LOG_LEVEL_ERROR);
+		status = try_all(&call);
 	}
-	if (argc == 2 && !strcmp(argv[1], "prepare"))
-		return prepare(argv[0], base);
-	if (argc < 4)
-		usage();
-	workload = find_workload(argv[1]);
-	first = strtoull(argv[2], NULL, 10);
-	count = strtoull(argv[3], NULL, 10);
-	state = argc > 4 ? strtoull(argv[4], NULL, 10) : 0;
-	for (uint64_t i = 0; i < count && totals.failed < 5; i++)
-		try_seed(workload, base, first + i, argc > 4 ? &state : NULL,
-		    &sample, &totals);
-	file_close(base);
-	printf("%s %s: %llu states, %llu distinct, %llu failed\n", argv[0],
-	    argv[1], (unsigned long long)totals.states,
-	    (unsigned long long)totals.distinct,
-	    (unsigned long long)totals.failed);
-	return totals.failed > 0;
+	file_close(call.base);
+	if (call.backing)
+		file_close(call.backing);
+	return status;
 }

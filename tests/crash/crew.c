@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/crash/crew.h"
 
+#include <assert.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "qcow2/check.h"
+#include "qcow2/internal.h"
 #include "runtime/file_record.h"
+#include "tests/crash/sequence.h"
 
 struct client {
 	struct crew *crew;
 	unsigned number;
 	struct co_start start;
 	uint8_t *data;
+	struct record request;		/* of crew_play() */
+	struct client *next;		/* who begins after, or NULL */
 };
 
 void
@@ -45,6 +51,10 @@ crew_create(struct crew *crew, const struct crew_options *options,
 	    &crew->sim), "sim");
 	must(record_log_create(&crew->log), "record");
 	must(file_sim_clone(base, crew->sim, &crew->disk), "clone");
+	if (options->room_bytes)
+		file_sim_set_budget(crew->disk,
+		    file_sim_allocated_bytes(crew->disk) +
+		    options->room_bytes);
 }
 
 void
@@ -70,26 +80,99 @@ run(struct crew *crew, const char *what)
 /* ---- opening, closing ---- */
 
 static uint64_t
-prepared_bytes(const struct crew *crew)
+filled_bytes(const struct crew *crew)
 {
 	return image_size_bytes(crew->image) / 4 * 3 & ~511ull;
+}
+
+/* The parts of the disk that are of value 1 at the beginning. */
+static unsigned
+initial_ranges(const struct crew *crew, struct sequence_range *ranges)
+{
+	switch (crew->options.content) {
+	case CREW_FILLED:
+		ranges[0] = (struct sequence_range){0, filled_bytes(crew)};
+		return 1;
+	case CREW_PLACES:
+		for (unsigned i = 0; i < SEQUENCE_PLACES; i++)
+			ranges[i] = sequence_full_cluster(i,
+			    image_cluster_bytes(crew->image),
+			    image_size_bytes(crew->image));
+		return SEQUENCE_PLACES;
+	default:
+		return 0;
+	}
+}
+
+static void
+create_oracle(struct crew *crew)
+{
+	struct sequence_range ranges[SEQUENCE_PLACES];
+	unsigned count = initial_ranges(crew, ranges);
+
+	must(oracle_create(CREW_SECTOR_SEED, image_size_bytes(crew->image),
+	    &crew->oracle), "oracle");
+	for (unsigned i = 0; i < count; i++)
+		oracle_set_initial(crew->oracle, ranges[i].offset,
+		    ranges[i].length, 1);
+	if (crew->options.backing)
+		oracle_set_initial(crew->oracle, 0, filled_bytes(crew), 1);
+}
+
+co_fn static int
+open_backing(const struct crew_options *options, struct sim *sim,
+    struct image **imagep, struct error *error)
+{
+	struct image_options how = {
+		.format = options->backing_is_raw ? IMAGE_RAW : IMAGE_QCOW2,
+		.no_backing = true, .loops = options->loops,
+	};
+	struct file *file;
+
+	must(file_sim_clone(options->backing, sim, &file), "clone");
+	return image_open_file(file, &how, imagep, error);
+}
+
+int
+crew_open_image(const struct crew_options *options, struct sim *sim,
+    struct file *file, struct image **imagep, struct error *error)
+{
+	struct image_options how = {
+		.format = IMAGE_QCOW2, .writable = true, .no_backing = true,
+		.loops = options->loops,
+	};
+	struct image *image, *backing = NULL;
+	int err = 0;
+
+	if (options->backing)
+		err = open_backing(options, sim, &backing, error);
+	if (err) {
+		file_close(file);
+		return err;
+	}
+	err = image_open_file(file, &how, &image, error);
+	if (err) {
+		if (backing)
+			image_close(backing);
+		return err;
+	}
+	image->backing = backing;
+	*imagep = image;
+	return 0;
 }
 
 co_fn static void
 open_image(void *arg)
 {
 	struct crew *crew = arg;
-	struct image_options options = {
-		.format = IMAGE_QCOW2, .writable = true, .no_backing = true,
-		.loops = crew->options.loops,
-	};
 	struct file *handle, *recorded;
 	struct error error;
 
 	must(file_sim_open(crew->disk, &handle), "handle");
 	must(file_record_open(crew->log, CREW_DISK, handle, false, &recorded),
 	    "record");
-	if (image_open_file(recorded, &options, &crew->image, &error)) {
+	if (crew_open_image(&crew->options, crew->sim, recorded, &crew->image,
+	    &error)) {
 		crew->image = NULL;
 		crew_fail(crew, "open: %s", error.message);
 		return;
@@ -98,10 +181,7 @@ open_image(void *arg)
 		return;
 	crew->size_bytes = image_size_bytes(crew->image);
 	crew->cluster_bytes = image_cluster_bytes(crew->image);
-	must(oracle_create(CREW_SECTOR_SEED, image_size_bytes(crew->image),
-	    &crew->oracle), "oracle");
-	if (crew->options.prepared)
-		oracle_set_initial(crew->oracle, 0, prepared_bytes(crew), 1);
+	create_oracle(crew);
 }
 
 void
@@ -113,14 +193,28 @@ crew_open(struct crew *crew)
 	run(crew, "opening");
 }
 
+static bool
+is_failure(const struct crew *crew, int err)
+{
+	return err && !(err == -ENOSPC && crew->options.may_fill);
+}
+
 co_fn static void
 close_image(void *arg)
 {
 	struct crew *crew = arg;
+	struct record flush = {
+		.kind = RECORD_REQUEST_FLUSH, .source = CREW_CLIENTS_MAX,
+	};
+	size_t index = record_begin(crew->log, &flush);
+	const struct record *entry = record_log_at(crew->log, index);
+	size_t in_oracle = oracle_begin(crew->oracle, entry);
 	int err = image_close(crew->image);
 
 	crew->image = NULL;
-	if (err)
+	record_end(crew->log, index, err);
+	oracle_end(crew->oracle, in_oracle, entry->completed, err);
+	if (is_failure(crew, err))
 		crew_fail(crew, "close: %s", strerror(-err));
 }
 
@@ -161,7 +255,7 @@ choose_kind(struct crew *crew)
 
 /* Whole sectors in one of the places; often whole clusters. */
 static void
-choose_range(struct crew *crew, struct record *request)
+choose_in_place(struct crew *crew, struct record *request)
 {
 	const struct crew_options *options = &crew->options;
 	uint64_t size = crew->size_bytes & ~511ull;
@@ -177,6 +271,36 @@ choose_range(struct crew *crew, struct record *request)
 	    options->place_bytes / unit + 1) * unit;
 	if (request->offset >= size)
 		request->offset = size - SECTOR_BYTES;
+}
+
+/* From the end of the one before on; at the end of the disk, once more. */
+static void
+choose_next(struct crew *crew, struct record *request)
+{
+	uint64_t size = crew->size_bytes & ~511ull;
+
+	if (crew->next >= size)
+		crew->next = 0;
+	request->offset = crew->next;
+	request->length = SECTOR_BYTES * (1 + sim_below(crew->sim,
+	    crew->options.length_max / SECTOR_BYTES));
+	crew->next += request->length;
+}
+
+static void
+choose_range(struct crew *crew, struct record *request)
+{
+	uint64_t size = crew->size_bytes & ~511ull;
+	unsigned bytes = crew->options.fixed_bytes;
+
+	if (crew->options.sequential) {
+		choose_next(crew, request);
+	} else if (bytes) {
+		request->offset = sim_below(crew->sim, size / bytes) * bytes;
+		request->length = bytes;
+	} else {
+		choose_in_place(crew, request);
+	}
 	if (request->length > size - request->offset)
 		request->length = size - request->offset;
 }
@@ -195,6 +319,8 @@ crew_choose(struct crew *crew, unsigned client)
 	if (request.kind != RECORD_REQUEST_READ && one_in &&
 	    sim_below(crew->sim, one_in) == 0)
 		request.flags = RECORD_FUA;
+	if (request.kind == RECORD_REQUEST_ZERO && sim_below(crew->sim, 2))
+		request.flags |= CREW_NO_HOLE;
 	if (request.kind == RECORD_REQUEST_WRITE)
 		request.value = ++crew->values;
 	return request;
@@ -216,7 +342,7 @@ carry_out(struct crew *crew, const struct record *request, uint8_t *data)
 		return image_write(image, request->offset, data,
 		    request->length, flags);
 	case RECORD_REQUEST_ZERO:
-		if (sim_below(crew->sim, 2))
+		if (request->flags & CREW_NO_HOLE)
 			flags |= IMAGE_NO_HOLE;
 		return image_zero(image, request->offset, request->length,
 		    flags);
@@ -247,35 +373,80 @@ crew_judge(struct crew *crew, uint64_t received, uint64_t replied,
 }
 
 co_fn static void
-send_one(struct client *client)
+send_one(struct client *client, struct record request)
 {
 	struct crew *crew = client->crew;
-	struct record request = crew_choose(crew, client->number);
 	size_t index, in_oracle;
 	const struct record *entry;
 	int err;
 
+	if (request.kind == RECORD_REQUEST_WRITE && !request.value)
+		request.value = ++crew->values;
 	index = record_begin(crew->log, &request);
 	entry = record_log_at(crew->log, index);
 	in_oracle = oracle_begin(crew->oracle, entry);
 	err = carry_out(crew, &request, client->data);
 	record_end(crew->log, index, err);
 	oracle_end(crew->oracle, in_oracle, entry->completed, err);
-	if (err)
+	if (is_failure(crew, err))
 		crew->errors++;
-	else if (request.kind == RECORD_REQUEST_READ)
+	else if (!err && request.kind == RECORD_REQUEST_READ)
 		crew_judge(crew, entry->submitted, entry->completed,
 		    request.offset, client->data, request.length);
+}
+
+/* The last one may close the image, with nothing left to be waited for. */
+co_fn static void
+leave(struct crew *crew)
+{
+	if (--crew->clients_left == 0 && crew->options.closes)
+		close_image(crew);
 }
 
 co_fn static void
 client_main(void *arg)
 {
 	struct client *client = arg;
+	struct crew *crew = client->crew;
+	unsigned requests = crew->options.requests;
 
-	for (unsigned i = 0; i < client->crew->options.requests; i++)
-		send_one(client);
-	client->crew->clients_left--;
+	for (unsigned i = 0; i < requests; i++) {
+		if (client->number == 0 && i == requests * 3 / 4)
+			file_sim_set_budget(crew->disk, UINT64_MAX);
+		send_one(client, crew_choose(crew, client->number));
+	}
+	leave(crew);
+}
+
+static void
+client_start(struct client *client, void (*fn)(void *arg))
+{
+	struct crew *crew = client->crew;
+
+	sim_start(crew->sim, client->number % crew->options.loops,
+	    &client->start, fn, client);
+}
+
+static void
+clients_create(struct crew *crew, unsigned count, size_t data_bytes,
+    struct client *clients)
+{
+	assert(count <= CREW_CLIENTS_MAX);
+	crew->clients_left = count;
+	for (unsigned i = 0; i < count; i++) {
+		clients[i] = (struct client){
+			.crew = crew, .number = i,
+			.data = malloc(data_bytes),
+		};
+		must(clients[i].data ? 0 : -ENOMEM, "memory");
+	}
+}
+
+static void
+clients_free(struct client *clients, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		free(clients[i].data);
 }
 
 void
@@ -283,38 +454,76 @@ crew_work(struct crew *crew)
 {
 	const struct crew_options *options = &crew->options;
 	struct client clients[CREW_CLIENTS_MAX];
-	size_t data_bytes;
 
 	if (!crew->image)
 		return;
 	/* A length is rounded up to whole clusters. */
-	data_bytes = options->length_max + image_cluster_bytes(crew->image);
-	crew->clients_left = options->clients;
-	for (unsigned i = 0; i < options->clients; i++) {
-		clients[i] = (struct client){
-			.crew = crew, .number = i,
-			.data = malloc(data_bytes),
-		};
-		must(clients[i].data ? 0 : -12, "memory");
-		sim_start(crew->sim, i % options->loops, &clients[i].start,
-		    client_main, &clients[i]);
-	}
-	run(crew, "working");
+	clients_create(crew, options->clients, options->length_max +
+	    options->fixed_bytes + image_cluster_bytes(crew->image), clients);
 	for (unsigned i = 0; i < options->clients; i++)
-		free(clients[i].data);
+		client_start(&clients[i], client_main);
+	run(crew, "working");
+	clients_free(clients, options->clients);
 }
+
+/* ---- requests that were chosen by others ---- */
+
+co_fn static void
+play_one(void *arg)
+{
+	struct client *client = arg;
+
+	send_one(client, client->request);
+	if (client->next)
+		client_start(client->next, play_one);
+	leave(client->crew);
+}
+
+void
+crew_play(struct crew *crew, const struct record *requests, unsigned count,
+    bool at_once)
+{
+	struct client clients[CREW_CLIENTS_MAX];
+	size_t data_bytes = 1;
+
+	if (!crew->image)
+		return;
+	for (unsigned i = 0; i < count; i++) {
+		if (data_bytes < requests[i].length)
+			data_bytes = requests[i].length;
+	}
+	clients_create(crew, count, data_bytes, clients);
+	for (unsigned i = 0; i < count; i++) {
+		clients[i].number = requests[i].source;
+		clients[i].request = requests[i];
+		if (!at_once && i + 1 < count)
+			clients[i].next = &clients[i + 1];
+	}
+	for (unsigned i = 0; i < count && (at_once || i == 0); i++)
+		client_start(&clients[i], play_one);
+	run(crew, "playing");
+	clients_free(clients, count);
+}
+
+/* ---- preparing ---- */
 
 co_fn static void
 prepare(void *arg)
 {
 	struct crew *crew = arg;
-	uint64_t bytes = prepared_bytes(crew);
-	uint8_t *data = malloc(bytes);
+	struct sequence_range ranges[SEQUENCE_PLACES];
+	unsigned count = initial_ranges(crew, ranges);
 
-	must(data ? 0 : -12, "memory");
-	sector_fill(data, bytes, CREW_SECTOR_SEED, 1, 0);
-	must(image_write(crew->image, 0, data, bytes, 0), "write");
-	free(data);
+	for (unsigned i = 0; i < count; i++) {
+		uint8_t *data = malloc(ranges[i].length);
+
+		must(data ? 0 : -ENOMEM, "memory");
+		sector_fill(data, ranges[i].length, CREW_SECTOR_SEED, 1,
+		    ranges[i].offset);
+		must(image_write(crew->image, ranges[i].offset, data,
+		    ranges[i].length, 0), "write");
+		free(data);
+	}
 }
 
 void
@@ -336,7 +545,7 @@ read_all(void *arg)
 	size_t piece = 65536;
 	uint8_t *data = malloc(piece);
 
-	must(data ? 0 : -12, "memory");
+	must(data ? 0 : -ENOMEM, "memory");
 	for (uint64_t offset = 0; offset < size; offset += piece) {
 		size_t length = size - offset < piece ? size - offset : piece;
 		uint64_t now = record_log_next(crew->log);
@@ -423,8 +632,10 @@ print_entry(const struct record *entry)
 		printf(" client %u", entry->source);
 	if (entry->value)
 		printf(" value %llu", (unsigned long long)entry->value);
-	if (entry->flags)
+	if (entry->flags & (RECORD_FUA | RECORD_DSYNC))
 		printf(" %s", entry->flags & RECORD_FUA ? "FUA" : "DSYNC");
+	if (entry->flags & CREW_NO_HOLE)
+		printf(" NO_HOLE");
 	printf("%s\n", entry->result < 0 ? " FAILED" : "");
 }
 

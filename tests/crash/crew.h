@@ -17,10 +17,20 @@
 #include "runtime/sim.h"
 #include "tests/crash/oracle.h"
 
-#define CREW_CLIENTS_MAX 16
+#define CREW_CLIENTS_MAX 64
 
 /* The number of the image's disk in the record. */
 #define CREW_DISK 1000
+
+/* What the disk holds at the beginning, as sectors of value 1. */
+enum crew_content {
+	CREW_EMPTY,
+	CREW_FILLED,		/* the first three quarters */
+	CREW_PLACES,		/* the full clusters of sequence.h */
+};
+
+/* A flag of zeros in the record, beside those of record.h: keep the room. */
+#define CREW_NO_HOLE 256u
 
 struct crew_options {
 	uint64_t seed;
@@ -35,7 +45,19 @@ struct crew_options {
 	 * disk, so that L2 slices and tables are many and clusters few. */
 	unsigned places;
 	unsigned place_bytes;
-	bool prepared;		/* base is as crew_prepare() made it */
+	/* Or of this length, aligned to it, anywhere; 0: as above. */
+	unsigned fixed_bytes;
+	/* Or each behind the one before, of whichever client. */
+	bool sequential;
+	bool closes;		/* the image, as soon as all is answered */
+	enum crew_content content; /* of base, by crew_prepare() */
+	/* Nobody minds -ENOSPC; the file may have so many bytes more until the
+	 * first client is at three quarters of its requests.  0: any. */
+	bool may_fill;
+	uint64_t room_bytes;
+	/* What stands below, filled as by CREW_FILLED; stays the caller's. */
+	struct file *backing;
+	bool backing_is_raw;
 	bool served;		/* by server_crew.h: a loop more, for clients */
 	bool troubled;		/* the disk fails: errors, leaks are fair */
 };
@@ -53,21 +75,27 @@ struct crew {
 	uint64_t size_bytes;	/* of the disk, known once it was open */
 	uint64_t cluster_bytes;
 	uint64_t values;	/* written so far; each write has its own */
+	uint64_t next;		/* where the next sequential request begins */
 	unsigned clients_left;
 	unsigned errors;	/* requests that failed */
 	char failure[1280];	/* the first thing that went wrong, or "" */
 };
 
-/*
- * Makes a world with a clone of base, whose content reads as zeros unless it
- * was prepared, as the disk.  Opens nothing.
- */
+/* Makes a world with a clone of base as the disk.  Opens nothing. */
 void crew_create(struct crew *crew, const struct crew_options *options,
     struct file *base);
 void crew_free(struct crew *crew);
 
-/* Writes sectors of value 1 to the first three quarters of the disk. */
+/* Writes what the options call the content to an empty disk. */
 void crew_prepare(struct crew *crew);
+
+/*
+ * Opens file, which is the image's from then on, over what the options say
+ * stands below; sim is the world of both, or NULL.
+ */
+co_fn int crew_open_image(const struct crew_options *options,
+    struct sim *sim, struct file *file, struct image **imagep,
+    struct error *error);
 
 /*
  * Each runs the world until nothing happens any more.  The oracle lasts, so the
@@ -75,7 +103,11 @@ void crew_prepare(struct crew *crew);
  */
 void crew_open(struct crew *crew);
 void crew_work(struct crew *crew);	/* all requests of all clients */
+/* These instead, whose source is the client; each write gets a value. */
+void crew_play(struct crew *crew, const struct record *requests,
+    unsigned count, bool at_once);
 void crew_read_all(struct crew *crew);	/* and judges every sector */
+/* In the record a flush: all that was answered must be stable after. */
 void crew_close(struct crew *crew);
 
 /* The disk of a closed image must be clean: without leaks, if not troubled. */

@@ -34,6 +34,15 @@ compare_numbers(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
+static int
+compare_moments(const void *a, const void *b)
+{
+	const struct moment *x = a;
+	const struct moment *y = b;
+
+	return x->number < y->number ? -1 : x->number > y->number;
+}
+
 static bool
 is_sync_done(const struct record *record)
 {
@@ -61,11 +70,33 @@ stable_number(const struct record *record, const struct record *const *syncs,
 }
 
 static void
-add_moments(uint64_t *numbers, size_t *count, const struct record *record)
+add_moment(struct explorer *explorer, uint64_t number, bool is_file)
 {
-	numbers[(*count)++] = record->submitted;
+	explorer->moments[explorer->moments_count++] =
+	    (struct moment){number, is_file};
+}
+
+/* Before a request comes, more has been replied and less may show. */
+static void
+add_request(struct explorer *explorer, const struct record *record)
+{
+	explorer->requests[explorer->requests_count++] = record->submitted;
+	add_moment(explorer, record->submitted, false);
 	if (record->completed != RECORD_NEVER)
-		numbers[(*count)++] = record->completed;
+		explorer->requests[explorer->requests_count++] =
+		    record->completed;
+}
+
+/*
+ * The state just before a sync's completion, nothing lost, is also the one
+ * after it, before anybody is told.
+ */
+static void
+add_file_events(struct explorer *explorer, const struct record *record)
+{
+	add_moment(explorer, record->submitted, true);
+	if (record->completed != RECORD_NEVER)
+		add_moment(explorer, record->completed, true);
 }
 
 static void
@@ -126,26 +157,25 @@ explorer_open(struct explorer *explorer, const struct record_log *log,
 	explorer->operations = allocate(entries, sizeof(struct operation));
 	explorer->live = allocate(entries, sizeof(*explorer->live));
 	explorer->pending = allocate(entries, sizeof(*explorer->pending));
-	explorer->moments = allocate(2 * entries + 1, sizeof(uint64_t));
+	explorer->moments = allocate(2 * entries + 1,
+	    sizeof(*explorer->moments));
 	explorer->requests = allocate(2 * entries, sizeof(uint64_t));
 	for (size_t i = 0; i < entries; i++) {
 		const struct record *record = record_log_at(log, i);
 
 		if (record->kind >= RECORD_REQUEST_READ) {
-			add_moments(explorer->requests,
-			    &explorer->requests_count, record);
+			add_request(explorer, record);
 			continue;
 		}
 		if (record->source != source || record->kind == RECORD_READ)
 			continue;
-		add_moments(explorer->moments, &explorer->moments_count,
-		    record);
+		add_file_events(explorer, record);
 		if (record->kind != RECORD_SYNC)
 			add_operation(explorer, record);
 	}
-	explorer->moments[explorer->moments_count++] = record_log_next(log);
-	qsort(explorer->moments, explorer->moments_count, sizeof(uint64_t),
-	    compare_numbers);
+	add_moment(explorer, record_log_next(log), true);
+	qsort(explorer->moments, explorer->moments_count,
+	    sizeof(*explorer->moments), compare_moments);
 	qsort(explorer->requests, explorer->requests_count, sizeof(uint64_t),
 	    compare_numbers);
 	set_stable(explorer, log, source);
@@ -161,7 +191,7 @@ explorer_close(struct explorer *explorer)
 	free(explorer->pending);
 	free(explorer->moments);
 	free(explorer->requests);
-	free(explorer->seen);
+	seen_free(&explorer->seen);
 }
 
 /* How many request events happened before the point. */
@@ -183,49 +213,15 @@ requests_before(const struct explorer *explorer)
 
 /* ---- states that were seen ---- */
 
-static bool
-seen_insert(uint64_t *seen, size_t room, uint64_t key)
-{
-	size_t slot = key & (room - 1);
-
-	while (seen[slot] != 0) {
-		if (seen[slot] == key)
-			return false;
-		slot = (slot + 1) & (room - 1);
-	}
-	seen[slot] = key;
-	return true;
-}
-
-static void
-seen_grow(struct explorer *explorer)
-{
-	size_t room = explorer->seen_room ? 2 * explorer->seen_room : 1024;
-	uint64_t *seen = allocate(room, sizeof(*seen));
-
-	for (size_t i = 0; i < explorer->seen_room; i++) {
-		if (explorer->seen[i])
-			seen_insert(seen, room, explorer->seen[i]);
-	}
-	free(explorer->seen);
-	explorer->seen = seen;
-	explorer->seen_room = room;
-}
-
 /* True the first time. */
 static bool
 is_new(struct explorer *explorer, uint64_t hash)
 {
-	uint64_t key = random_mix(hash ^
-	    random_mix(requests_before(explorer)));
+	struct seen *seen = explorer->options->seen ?
+	    explorer->options->seen : &explorer->seen;
 
-	if (2 * explorer->seen_count >= explorer->seen_room)
-		seen_grow(explorer);
-	if (!seen_insert(explorer->seen, explorer->seen_room,
-	    key ? key : 1))
-		return false;
-	explorer->seen_count++;
-	return true;
+	return seen_add(seen, random_mix(hash ^
+	    random_mix(explorer->context)));
 }
 
 /* ---- the point ---- */
@@ -279,7 +275,12 @@ raise_floor(struct explorer *explorer)
 void
 explorer_go_to(struct explorer *explorer, uint64_t point)
 {
+	const struct crash_options *options = explorer->options;
+
 	explorer->point = point;
+	explorer->context = options->context ?
+	    options->context(point, options->context_arg) :
+	    requests_before(explorer);
 	explorer->live_count = 0;
 	while (explorer->first_live < explorer->operations_count &&
 	    explorer->operations[explorer->first_live].in_floor)

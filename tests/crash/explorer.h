@@ -7,6 +7,7 @@
 #define TESTS_CRASH_EXPLORER_H
 
 #include <stdbool.h>
+#include "tests/crash/seen.h"
 #include "tests/crash/state.h"
 #include "tests/crash/variant.h"
 
@@ -19,6 +20,12 @@ struct operation {
 	enum variant variant;	/* in the state that is being built */
 };
 
+/* When something happened. */
+struct moment {
+	uint64_t number;
+	bool is_file;		/* to the file; else only prefixes are new */
+};
+
 struct explorer {
 	const struct crash_options *options;
 	int (*visit)(const struct crash_state *state, void *arg);
@@ -29,21 +36,20 @@ struct explorer {
 	struct operation *operations;	/* by submission */
 	size_t first_live;		/* all before it are in the floor */
 	size_t moments_count;
-	uint64_t *moments;		/* numbers of file events, ascending */
+	struct moment *moments;		/* ascending */
 	size_t requests_count;
 	uint64_t *requests;		/* numbers of request events */
 
 	/* At the current point. */
 	uint64_t point;
+	uint64_t context;		/* of what is judged there */
 	struct file *floor;
 	size_t live_count;
 	struct operation **live;	/* not in the floor, in order */
 	size_t pending_count;
 	struct operation **pending;	/* live and not stable */
 
-	size_t seen_count;
-	size_t seen_room;		/* a power of two */
-	uint64_t *seen;			/* open addressing, 0: free */
+	struct seen seen;		/* unless it is shared */
 };
 
 /* The fields up to arg are set by the caller, the rest is zeros. */

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "runtime/random.h"
 
 #define BUCKET_BYTES 65536u
 
@@ -323,6 +324,115 @@ oracle_judge_crash(struct oracle *oracle, uint64_t point, uint64_t offset,
 
 	settle(oracle);
 	return judge(oracle, &view, offset, data, length, finding);
+}
+
+bool
+oracle_is_untouched(const struct oracle *oracle, uint64_t offset,
+    uint64_t length)
+{
+	assert(length > 0 && length <= BUCKET_BYTES);
+	return oracle->buckets[offset / BUCKET_BYTES].count == 0 &&
+	    oracle->buckets[(offset + length - 1) / BUCKET_BYTES].count == 0;
+}
+
+/* ---- all that is allowed, as a number ---- */
+
+static int
+compare_numbers(const void *a, const void *b)
+{
+	const uint64_t *x = a;
+	const uint64_t *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+/* Sorts numbers and leaves one of each; how many. */
+static size_t
+sort_unique(uint64_t *numbers, size_t count)
+{
+	size_t kept = 0;
+
+	qsort(numbers, count, sizeof(*numbers), compare_numbers);
+	for (size_t i = 0; i < count; i++) {
+		if (kept == 0 || numbers[i] != numbers[kept - 1])
+			numbers[kept++] = numbers[i];
+	}
+	return kept;
+}
+
+/* Zeros are the value 0 here, which no write has; values has room for all. */
+static uint64_t
+allowed_at(const struct oracle *oracle, const struct view *view,
+    uint64_t offset, uint64_t *values)
+{
+	const struct bucket *bucket = &oracle->buckets[offset / BUCKET_BYTES];
+	uint64_t gone = cutoff(oracle, bucket, view, offset);
+	bool has_initial = false;
+	size_t count = 0;
+	uint64_t hash = 0;
+
+	for (size_t i = 0; i < bucket->count; i++) {
+		const struct event *event = &oracle->events[bucket->events[i]];
+
+		if (!covers(event, offset))
+			continue;
+		has_initial |= event->received == 0;
+		if (event->received < view->horizon && event->replied >= gone)
+			values[count++] = event->kind ==
+			    RECORD_REQUEST_WRITE ? event->value : 0;
+	}
+	if (!has_initial && gone == 0)
+		values[count++] = 0;
+	count = sort_unique(values, count);
+	for (size_t i = 0; i < count; i++)
+		hash = random_mix(hash ^ random_mix(values[i] + i));
+	return hash;
+}
+
+/* Where something else may be allowed than one sector before. */
+static size_t
+find_borders(const struct oracle *oracle, uint64_t *borders)
+{
+	size_t count = 0;
+
+	borders[count++] = 0;
+	for (size_t i = 0; i < oracle->events_count; i++) {
+		const struct event *event = &oracle->events[i];
+
+		borders[count++] = event->offset;
+		borders[count++] = event->offset + event->length;
+	}
+	return sort_unique(borders, count);
+}
+
+uint64_t
+oracle_allowed(struct oracle *oracle, uint64_t point)
+{
+	struct view view = {
+		.horizon = point, .required = point, .is_crash = true,
+	};
+	uint64_t hash = 0, last = 0;
+	uint64_t *borders, *values;
+	size_t count;
+
+	settle(oracle);
+	borders = calloc(2 * oracle->events_count + 1, sizeof(*borders));
+	values = calloc(oracle->events_count + 1, sizeof(*values));
+	if (!borders || !values)
+		abort();
+	count = find_borders(oracle, borders);
+	for (size_t i = 0; i < count && borders[i] < oracle->bytes; i++) {
+		uint64_t allowed = allowed_at(oracle, &view, borders[i],
+		    values);
+
+		if (allowed == last)
+			continue;
+		hash = random_mix(hash ^ random_mix(allowed ^ borders[i]));
+		last = allowed;
+	}
+	free(borders);
+	free(values);
+	return hash;
 }
 
 enum oracle_verdict

@@ -26,6 +26,7 @@
 #ifndef TESTS_CRASH_ORACLE_H
 #define TESTS_CRASH_ORACLE_H
 
+#include <stdbool.h>
 #include "runtime/record.h"
 #include "tests/crash/sector.h"
 
@@ -78,6 +79,17 @@ void oracle_add_log(struct oracle *oracle, const struct record_log *log);
 enum oracle_verdict oracle_judge_crash(struct oracle *oracle, uint64_t point,
     uint64_t offset, const void *data, size_t length,
     struct oracle_finding *finding);
+
+/* Whether the range, of at most 64 KiB, may hold nothing but zeros. */
+bool oracle_is_untouched(const struct oracle *oracle, uint64_t offset,
+    uint64_t length);
+
+/*
+ * A number that follows from what every sector may hold after a crash at
+ * point: where it is equal, for whatever oracle of this seed and length, the
+ * same content gets the same verdict.
+ */
+uint64_t oracle_allowed(struct oracle *oracle, uint64_t point);
 
 /* Judges what a read returned that was received and replied to then. */
 enum oracle_verdict oracle_judge_read(struct oracle *oracle,

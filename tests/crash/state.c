@@ -166,12 +166,27 @@ try_subset(struct explorer *explorer, uint64_t mask)
 	return explorer_try(explorer, false, what, NULL);
 }
 
+/* There, gone, or now and then in part. */
+static enum variant
+draw_variant(const struct explorer *explorer,
+    const struct operation *operation, struct random *random)
+{
+	unsigned ways = explorer->options->tear_ways;
+
+	if (operation->grows_file && random_one_in(random, 8))
+		return random_one_in(random, 2) ? VARIANT_SIZE : VARIANT_CUT;
+	if (ways > 0 && random_one_in(random, 8) &&
+	    variant_tears(operation->record, explorer->options))
+		return VARIANT_TORN + (enum variant)random_below(random, ways);
+	return random_one_in(random, 2) ? VARIANT_WHOLE : VARIANT_LOST;
+}
+
 static int
 try_random_subset(struct explorer *explorer, struct random *random)
 {
 	for (size_t i = 0; i < explorer->pending_count; i++)
-		explorer->pending[i]->variant = random_one_in(random, 2) ?
-		    VARIANT_WHOLE : VARIANT_LOST;
+		explorer->pending[i]->variant = draw_variant(explorer,
+		    explorer->pending[i], random);
 	return explorer_try(explorer, false, "some of the pending", NULL);
 }
 
@@ -227,24 +242,31 @@ is_epoch_end(const struct explorer *explorer, uint64_t number)
 	return false;
 }
 
-/* A crash just before each moment, so that replies count as late as can be. */
+/*
+ * A crash just before each moment, so that replies count as late as can be,
+ * and before each request, which would allow for more.
+ */
 static int
 explore(struct explorer *explorer)
 {
+	uint64_t last = 0;	/* number of the last event of the file */
 	int result = 0;
 
 	for (size_t i = 0; i < explorer->moments_count && !result; i++) {
-		uint64_t moment = explorer->moments[i];
-		bool is_last = i + 1 == explorer->moments_count;
+		const struct moment *moment = &explorer->moments[i];
+		bool is_end = i + 1 == explorer->moments_count ||
+		    is_epoch_end(explorer, moment->number);
 
-		explorer_go_to(explorer, moment);
+		explorer_go_to(explorer, moment->number);
 		if (explorer->options->kinds & CRASH_PREFIX)
 			result = try_prefix(explorer);
-		if (!result && i > 0)
-			result = try_newest(explorer,
-			    explorer->moments[i - 1]);
-		if (!result && (is_last || is_epoch_end(explorer, moment)))
+		if (!moment->is_file)
+			continue;
+		if (!result && last > 0)
+			result = try_newest(explorer, last);
+		if (!result && is_end)
 			result = try_epoch(explorer);
+		last = moment->number;
 	}
 	return result;
 }

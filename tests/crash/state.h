@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include "runtime/file_sim.h"
 #include "runtime/record.h"
+#include "tests/crash/seen.h"
 
 /*
  * Which states to build.  An epoch ends where something becomes stable (just
@@ -46,6 +47,10 @@ struct crash_options {
 	uint64_t seed;			/* of what is drawn */
 	uint64_t first;			/* only states from this number on, */
 	uint64_t count;			/* and so many, 0: all; for replay */
+	/* What explorations have in common so that no state comes twice. */
+	struct seen *seen;		/* NULL: each for itself */
+	uint64_t (*context)(uint64_t point, void *arg);	/* see below, or NULL */
+	void *context_arg;
 };
 
 /* CRASH_ALL, one tear, 512 bytes, 8 operations, 64 subsets. */
@@ -69,8 +74,11 @@ struct crash_counts {
  * hands each to visit: 0 to go on, anything else ends the exploration and is
  * returned.  base is a file of file_sim.h with the content before the log's
  * first entry; if it is a device, new space reads as its fill and the size
- * never changes.  States that are equal in content and in what was requested
- * and replied until then are visited once.  counts may be NULL.
+ * never changes.  counts may be NULL.
+ *
+ * States are visited once if they are equal in content and in their context:
+ * a number that says all else that the verdict depends on.  Without
+ * options->context that is how many requests came and were replied to.
  *
  * visit may write to state->file, or open more handles of it.
  */

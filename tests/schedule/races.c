@@ -626,6 +626,92 @@ START_TEST(r13_fua_beside_a_failed_sync)
 }
 END_TEST
 
+/* ---- what a crash may cost ---- */
+
+#define DEVICE_BYTES (4u << 20)
+
+co_fn static void
+write_little(struct world *world)
+{
+	/* The reserve is filled up again after each flush. */
+	for (unsigned i = 0; i < 20; i++) {
+		world_write(world, A + i * CLUSTER, CLUSTER, 0x11);
+		flush_all(world);
+	}
+}
+
+co_fn static void
+write_much(struct world *world)
+{
+	world_expect(world, A, CLUSTER, 0x11);
+	for (uint64_t guest = 0; guest < DEVICE_BYTES / 2; guest += 65536)
+		world_write(world, guest, 65536, 0x22);
+	flush_all(world);
+}
+
+/* The reserve is leaked then: it may not have been all that was left. */
+START_TEST(device_has_room_after_a_crash)
+{
+	struct world_options options = {
+		.seed = _i, .device_bytes = DEVICE_BYTES,
+		.disk_bytes = DEVICE_BYTES,
+	};
+	struct world world, after;
+
+	world_create(&world, &options);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, write_little);
+	world_clone(&after, &options, world.disk);
+	ck_assert_int_eq(world_close(&world), 0);
+	world_free(&world);
+	ck_assert_int_eq(world_open(&after), 0);
+	world_run(&after, write_much);
+	ck_assert_int_eq(world_close(&after), 0);
+	ck_assert_uint_eq(world_check(&after).corruptions, 0);
+	world_free(&after);
+}
+END_TEST
+
+#define GAP_CLUSTERS 64
+#define TABLE_SPAN (CLUSTER * CLUSTER / 8)	/* of an L2 table */
+
+co_fn static void
+write_beside_the_gap(struct world *world)
+{
+	world_expect(world, A, CLUSTER, 0x11);
+	for (unsigned i = 1; i < 8; i++)
+		world_write(world, i * TABLE_SPAN, CLUSTER, 0x22);
+	flush_all(world);
+	for (unsigned i = 1; i < 8; i++)
+		world_expect(world, i * TABLE_SPAN, CLUSTER, 0x22);
+}
+
+/*
+ * A refcount far behind the end of the file, and none before it: half of a
+ * refcount block was written and the file did not grow.  What lies between
+ * must stay out of use, free or not.
+ */
+START_TEST(refcounts_past_the_end_after_a_crash)
+{
+	struct world_options options = {
+		.seed = _i, .disk_bytes = 8 * TABLE_SPAN,
+	};
+	const uint8_t one[2] = {0, 1};
+	struct world world;
+	uint64_t end;
+
+	world_prepare(&world, &options, write_little);
+	end = (uint64_t)file_size(world.disk) + GAP_CLUSTERS * CLUSTER;
+	file_sim_poke(world.disk, one, sizeof(one),
+	    world_refcount(&world, end));
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, write_beside_the_gap);
+	ck_assert_int_eq(world_close(&world), 0);
+	ck_assert_uint_eq(world_check(&world).corruptions, 0);
+	world_free(&world);
+}
+END_TEST
+
 /* ---- all of them ---- */
 
 int
@@ -655,6 +741,9 @@ main(void)
 		tcase_add_loop_test(tests, races[i], 0, RACE_SEEDS);
 	tcase_add_loop_test(tests, r4_crash_after_reuse, 0, 3);
 	tcase_add_loop_test(tests, r4_crash_after_reuse_of_compressed, 0, 3);
+	tcase_add_loop_test(tests, device_has_room_after_a_crash, 0, 3);
+	tcase_add_loop_test(tests, refcounts_past_the_end_after_a_crash, 0,
+	    3);
 	races_add_tables(tests);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);

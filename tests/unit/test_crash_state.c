@@ -437,6 +437,7 @@ END_TEST
 START_TEST(test_random_subsets_of_large_epochs)
 {
 	struct fixture *f = setup("", CRASH_SUBSETS);
+	unsigned sizes = 0;
 
 	for (unsigned i = 0; i < 12; i++)
 		add_write(f, (char)('a' + i), i, 1, 2 * i + 1, 2 * i + 2, 0);
@@ -444,6 +445,13 @@ START_TEST(test_random_subsets_of_large_epochs)
 	explore(f);
 	ck_assert_uint_eq(f->counts.states, 50);
 	ck_assert_uint_gt(f->states.count, 40);
+	/* In some of them a size made it without its data. */
+	for (size_t i = 0; i < f->states.count; i++) {
+		const char *text = f->states.seen[i].text;
+
+		sizes += *text && text[strlen(text) - 1] == '.';
+	}
+	ck_assert_uint_gt(sizes, 0);
 	f->options.subset_operations = 12;
 	explore(f);
 	ck_assert_uint_eq(f->states.count, 4096);
@@ -471,6 +479,59 @@ START_TEST(test_requests_make_states_distinct)
 	ck_assert_uint_eq(f->states.count, 3);
 	/* And a reply counts at the latest point it can. */
 	ck_assert_uint_eq(f->states.seen[2].point, 4);
+	teardown(f);
+}
+END_TEST
+
+/*
+ * All is there at the end of a sync: before its reply, which promises it, and
+ * after, but before the next request, which may excuse its loss.
+ */
+START_TEST(test_crash_around_a_reply)
+{
+	struct fixture *f = setup(".", CRASH_PREFIX);
+	size_t count;
+
+	add_other(f, RECORD_REQUEST_WRITE, 0, UNIT, 1, 4);
+	add_write(f, 'a', 0, 1, 2, 3, 0);
+	add_other(f, RECORD_REQUEST_FLUSH, 0, 0, 5, 8);
+	add_sync(f, 6, 7, 0);
+	add_other(f, RECORD_REQUEST_FLUSH, 0, 0, 10, RECORD_NEVER);
+	explore(f);
+	count = f->states.count;
+	ck_assert_uint_ge(count, 3);
+	ck_assert_uint_eq(f->states.seen[count - 3].point, 6);
+	ck_assert_uint_eq(f->states.seen[count - 2].point, 10);
+	ck_assert_uint_eq(f->states.seen[count - 1].point, 11);
+	teardown(f);
+}
+END_TEST
+
+static uint64_t
+half_point(uint64_t point, void *arg)
+{
+	(void)arg;
+	return point / 4;
+}
+
+/* What is seen and what makes verdicts differ may be the caller's. */
+START_TEST(test_explorations_share_what_was_seen)
+{
+	struct fixture *f = setup(".", CRASH_PREFIX);
+	struct seen seen = {0};
+
+	add_write(f, 'a', 0, 1, 1, 2, 0);
+	add_other(f, RECORD_REQUEST_FLUSH, 0, 0, 3, 4);
+	f->options.context = half_point;
+	f->options.seen = &seen;
+	explore(f);
+	ck_assert_uint_eq(f->states.count, 3);
+	ck_assert_uint_eq(seen.count, 3);
+	explore(f);
+	ck_assert_uint_eq(f->states.count, 0);
+	add_write(f, 'b', 0, 1, 5, 6, 0);
+	expect(f, "b");
+	seen_free(&seen);
 	teardown(f);
 }
 END_TEST
@@ -598,6 +659,8 @@ main(void)
 	tcase_add_test(tcase, test_zero_and_allocate);
 	tcase_add_test(tcase, test_random_subsets_of_large_epochs);
 	tcase_add_test(tcase, test_requests_make_states_distinct);
+	tcase_add_test(tcase, test_crash_around_a_reply);
+	tcase_add_test(tcase, test_explorations_share_what_was_seen);
 	tcase_add_test(tcase, test_other_sources_are_not_ours);
 	tcase_add_test(tcase, test_state_can_be_replayed);
 	tcase_add_test(tcase, test_visits_are_alone);

@@ -314,6 +314,51 @@ START_TEST(test_requests_of_a_log)
 }
 END_TEST
 
+/* States are told apart by it: equal only where the verdicts are. */
+START_TEST(test_allowed)
+{
+	struct oracle *one = oracle_new(), *other = oracle_new();
+
+	ck_assert_uint_eq(oracle_allowed(one, 1), oracle_allowed(other, 9));
+	write_at(one, 1, 10, 20);
+	flush_at(one, 30, 40);
+	/* Nothing may show, the write may, the write must. */
+	ck_assert_uint_eq(oracle_allowed(one, 10), oracle_allowed(other, 10));
+	ck_assert_uint_ne(oracle_allowed(one, 11), oracle_allowed(one, 10));
+	ck_assert_uint_eq(oracle_allowed(one, 40), oracle_allowed(one, 11));
+	ck_assert_uint_ne(oracle_allowed(one, 41), oracle_allowed(one, 40));
+	ck_assert_uint_ne(oracle_allowed(one, 41), oracle_allowed(one, 10));
+	/* The same by other requests at other times. */
+	request(other, RECORD_REQUEST_WRITE, 1, RECORD_FUA, 1, 2, 0);
+	ck_assert_uint_eq(oracle_allowed(other, 3), oracle_allowed(one, 41));
+	ck_assert_uint_eq(oracle_allowed(other, 2), oracle_allowed(one, 11));
+	/* Another value is another thing, and so is another place. */
+	write_at(other, 2, 3, 4);
+	ck_assert_uint_ne(oracle_allowed(other, 5), oracle_allowed(one, 41));
+	oracle_set_initial(one, 0, 512, 7);
+	ck_assert_uint_ne(oracle_allowed(one, 41), oracle_allowed(other, 3));
+	oracle_free(one);
+	oracle_free(other);
+}
+END_TEST
+
+/* Zeros that may show are allowed whether a trim or the beginning left them. */
+START_TEST(test_allowed_zeros)
+{
+	struct oracle *oracle = oracle_new();
+
+	request(oracle, RECORD_REQUEST_TRIM, 0, 0, 1, 2, 0);
+	ck_assert_uint_eq(oracle_allowed(oracle, 3),
+	    oracle_allowed(oracle, 1));
+	write_at(oracle, 1, 3, 4);
+	flush_at(oracle, 5, 6);
+	request(oracle, RECORD_REQUEST_TRIM, 0, 0, 7, 8, 0);
+	ck_assert_uint_ne(oracle_allowed(oracle, 8),
+	    oracle_allowed(oracle, 7));
+	oracle_free(oracle);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -334,6 +379,8 @@ main(void)
 	tcase_add_test(tcase, test_foreign_data_and_garbage);
 	tcase_add_test(tcase, test_live_read);
 	tcase_add_test(tcase, test_requests_of_a_log);
+	tcase_add_test(tcase, test_allowed);
+	tcase_add_test(tcase, test_allowed_zeros);
 	suite_add_tcase(suite, tcase);
 	return test_main(suite);
 }
