@@ -80,30 +80,30 @@ log_faults(const struct image *image, const uint64_t *table, uint64_t entries,
 struct overlaps {
 	unsigned count;
 	uint64_t host;		/* of the last one found */
-	const char *what;
+	enum metadata_kind kind;
 };
 
 static int
-add_range(struct image *image, uint64_t host, uint64_t bytes,
-    const char *what, struct overlaps *overlaps)
+add_range(struct image *image, enum metadata_kind kind, uint64_t host,
+    uint64_t bytes, struct overlaps *overlaps)
 {
-	int err = metadata_add_range(&image->metadata, host, bytes, what);
+	int err = metadata_add_range(&image->metadata, kind, host, bytes);
 
 	if (err != -EEXIST)
 		return err;
-	*overlaps = (struct overlaps){overlaps->count + 1, host, what};
+	*overlaps = (struct overlaps){overlaps->count + 1, host, kind};
 	return 0;
 }
 
 static int
-add_table(struct image *image, uint64_t host, const char *what,
+add_table(struct image *image, enum metadata_kind kind, uint64_t host,
     struct overlaps *overlaps)
 {
-	int err = metadata_add_cluster(&image->metadata, host);
+	int err = metadata_add_cluster(&image->metadata, kind, host);
 
 	if (err != -EEXIST)
 		return err;
-	*overlaps = (struct overlaps){overlaps->count + 1, host, what};
+	*overlaps = (struct overlaps){overlaps->count + 1, host, kind};
 	return 0;
 }
 
@@ -118,9 +118,9 @@ add_snapshots(struct image *image, struct overlaps *overlaps)
 		if (snapshot_l1_fault(snapshot, &image->header,
 		    image->limits.host_end))
 			continue;
-		err = add_range(image, snapshot->l1_offset,
-		    (uint64_t)snapshot->l1_entries * ENTRY_BYTES,
-		    "the L1 table of a snapshot", overlaps);
+		err = add_range(image, METADATA_SNAPSHOT_L1,
+		    snapshot->l1_offset,
+		    (uint64_t)snapshot->l1_entries * ENTRY_BYTES, overlaps);
 		if (err)
 			return err;
 	}
@@ -135,8 +135,8 @@ add_tables(struct image *image, struct overlaps *overlaps)
 		int err = 0;
 
 		if (entry && !entry_l1_fault(entry, &image->limits))
-			err = add_table(image, entry_host(entry),
-			    "an L2 table", overlaps);
+			err = add_table(image, METADATA_L2,
+			    entry_host(entry), overlaps);
 		if (err)
 			return err;
 	}
@@ -145,8 +145,8 @@ add_tables(struct image *image, struct overlaps *overlaps)
 		int err = 0;
 
 		if (entry && !entry_refcount_fault(entry, &image->limits))
-			err = add_table(image, entry_refcount_block(entry),
-			    "a refcount block", overlaps);
+			err = add_table(image, METADATA_REFCOUNT_BLOCK,
+			    entry_refcount_block(entry), overlaps);
 		if (err)
 			return err;
 	}
@@ -159,23 +159,23 @@ build_index(struct image *image, struct overlaps *overlaps)
 	const struct header *header = &image->header;
 	int err;
 
-	err = add_range(image, 0, image->cluster_bytes, "the header",
+	err = add_range(image, METADATA_HEADER, 0, image->cluster_bytes,
 	    overlaps);
 	if (!err)
-		err = add_range(image, header->l1_offset,
-		    (uint64_t)header->l1_entries * ENTRY_BYTES,
-		    "the L1 table", overlaps);
+		err = add_range(image, METADATA_L1, header->l1_offset,
+		    (uint64_t)header->l1_entries * ENTRY_BYTES, overlaps);
 	if (!err)
-		err = add_range(image, header->refcount_table_offset,
-		    image->refcount_table_entries * ENTRY_BYTES,
-		    "the refcount table", overlaps);
+		err = add_range(image, METADATA_REFCOUNT_TABLE,
+		    header->refcount_table_offset,
+		    image->refcount_table_entries * ENTRY_BYTES, overlaps);
 	if (!err)
-		err = add_range(image, header->snapshots_offset,
-		    image->snapshots.bytes, "the snapshot table", overlaps);
-	if (!err && header->bitmaps.present && !header->bitmaps.fault)
-		err = add_range(image, header->bitmaps.directory_offset,
-		    header->bitmaps.directory_bytes, "the bitmap directory",
+		err = add_range(image, METADATA_SNAPSHOTS,
+		    header->snapshots_offset, image->snapshots.bytes,
 		    overlaps);
+	if (!err && header->bitmaps.present && !header->bitmaps.fault)
+		err = add_range(image, METADATA_BITMAPS,
+		    header->bitmaps.directory_offset,
+		    header->bitmaps.directory_bytes, overlaps);
 	if (!err)
 		err = add_snapshots(image, overlaps);
 	return err ? err : add_tables(image, overlaps);
@@ -192,12 +192,13 @@ index_metadata(struct image *image, struct error *error)
 		return 0;
 	if (!image->writable) {
 		log_warning("%u tables overlap others, the last is %s at "
-		    "0x%llx file=%s", overlaps.count, overlaps.what,
+		    "0x%llx file=%s", overlaps.count,
+		    metadata_name(overlaps.kind),
 		    (unsigned long long)overlaps.host, image->path);
 		return 0;
 	}
 	error_set(error, -EIO, "%s is corrupt: %s at 0x%llx overlaps another "
-	    "table", image->path, overlaps.what,
+	    "table", image->path, metadata_name(overlaps.kind),
 	    (unsigned long long)overlaps.host);
 	error_hint(error, "repair: qemu-img check -r all %s      or look "
 	    "only: qnbd serve -r %s", image->path, image->path);
@@ -235,6 +236,20 @@ settle_geometry(struct image *image, struct error *error)
 	return 0;
 }
 
+/* Counts and logs the bad entries of the tables that are loaded as a whole. */
+static void
+judge_tables(struct image *image)
+{
+	const struct header *header = &image->header;
+
+	image->table_faults = log_faults(image, image->l1,
+	    header->l1_entries, header->l1_offset, "the L1 table",
+	    entry_l1_fault);
+	image->table_faults += log_faults(image, image->refcount_table,
+	    image->refcount_table_entries, header->refcount_table_offset,
+	    "the refcount table", entry_refcount_fault);
+}
+
 co_fn static int
 load_tables(struct image *image, struct error *error)
 {
@@ -250,15 +265,9 @@ load_tables(struct image *image, struct error *error)
 		err = load_table(image, header->refcount_table_offset,
 		    image->refcount_table_entries, "the refcount table",
 		    &image->refcount_table, error);
-	if (err)
-		return err;
-	image->table_faults = log_faults(image, image->l1,
-	    header->l1_entries, header->l1_offset, "the L1 table",
-	    entry_l1_fault);
-	image->table_faults += log_faults(image, image->refcount_table,
-	    image->refcount_table_entries, header->refcount_table_offset,
-	    "the refcount table", entry_refcount_fault);
-	return 0;
+	if (!err)
+		judge_tables(image);
+	return err;
 }
 
 static void
@@ -350,8 +359,10 @@ clear_autoclear(struct image *image, struct error *error)
 
 	if (image->header.version < 3 || !image->header.autoclear)
 		return 0;
-	err = file_pwrite(image->file, patch.data, patch.bytes, patch.offset,
-	    0);
+	err = guard_table(image, METADATA_HEADER, patch.offset, patch.bytes);
+	if (!err)
+		err = file_pwrite(image->file, patch.data, patch.bytes,
+		    patch.offset, 0);
 	if (!err)
 		err = file_fdatasync(image->file);
 	if (err)
@@ -395,15 +406,21 @@ prepare_writing(struct image *image, const struct image_options *options,
 		return error_set(error, err, "cannot read the refcounts of "
 		    "%s: %s", image->path, strerror(-err));
 	/*
-	 * The length of a device says nothing.  A file may be shorter than its
-	 * refcounts say, after a crash or a cut: what would be there stays out
-	 * of use, and entries that point there stay wrong.
+	 * The length of a device says nothing: it ends with its refcounts.  A
+	 * file may be shorter than these say, after a crash or a cut: what
+	 * would be there stays out of use, and entries that point there stay
+	 * wrong.
 	 */
-	if (!image->file->is_regular || used_end > end) {
-		image->limits.gap_begin = image->file->is_regular ?
-		    end << image->cluster_bits : 0;
-		image->limits.gap_end = image->file->is_regular ?
-		    used_end << image->cluster_bits : 0;
+	if (!image->file->is_regular) {
+		end = used_end;
+		image->limits.host_end = end << image->cluster_bits;
+		judge_tables(image);
+		err = check_tables(image, error);
+		if (err)
+			return err;
+	} else if (used_end > end) {
+		image->limits.gap_begin = end << image->cluster_bits;
+		image->limits.gap_end = used_end << image->cluster_bits;
 		end = used_end;
 	}
 	image->end_cluster = end;
@@ -454,7 +471,7 @@ qcow2_open(struct image *image, const struct image_options *options,
 co_fn static int
 settle(struct image *image)
 {
-	int err = 0;
+	int err = image->failed ? -EIO : 0;
 
 	while (!err && (barrier_is_needed(image) ||
 	    image->quarantine.count > 0)) {
