@@ -214,21 +214,16 @@ co_fn static int
 write_block(struct image *image, uint64_t index, uint64_t cluster)
 {
 	uint64_t mask = (1ull << image->refcounts.block_bits) - 1;
-	uint64_t host = cluster << image->cluster_bits;
-	void *block;
+	void *block = calloc(1, image->cluster_bytes);
 	int err;
 
-	err = guard_table(image, METADATA_REFCOUNT_BLOCK, host,
-	    image->cluster_bytes);
-	if (err)
-		return err;
-	block = calloc(1, image->cluster_bytes);
 	if (!block)
 		return -ENOMEM;
 	if (block_index(image, cluster) == index)
 		entry_refcount_set(block, image->refcounts.order,
 		    cluster & mask, 1);
-	err = file_pwrite(image->file, block, image->cluster_bytes, host, 0);
+	err = file_pwrite(image->file, block, image->cluster_bytes,
+	    cluster << image->cluster_bits, 0);
 	atomic_store(&image->unsynced, true);
 	free(block);
 	return err;

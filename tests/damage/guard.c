@@ -63,12 +63,17 @@ try(struct world *world, enum action action, uint64_t guest)
 co_fn static void
 expect_stopped(struct world *world)
 {
+	struct allocation allocation;
+
 	ck_assert_int_eq(try(world, ACTION_WRITE, A), -EIO);
 	ck_assert_int_eq(try(world, ACTION_WRITE,
 	    world->options.disk_bytes / 2), -EIO);
 	ck_assert_int_eq(try(world, ACTION_ZERO, A), -EIO);
 	ck_assert_int_eq(try(world, ACTION_DISCARD, A), -EIO);
 	ck_assert_int_eq(try(world, ACTION_FLUSH, 0), -EIO);
+	monitor_enter(&world->image->monitor);
+	ck_assert_int_eq(alloc_clusters(world->image, 1, &allocation), -EIO);
+	monitor_leave(&world->image->monitor);
 	world_expect(world, A, CLUSTER, 0x11);
 }
 
@@ -602,6 +607,10 @@ hold_marking(struct world *world)
 	ck_assert_int_eq(try(world, ACTION_WRITE, C), -EIO);
 	ck_assert_int_eq(try(world, ACTION_FLUSH, 0), -EIO);
 	world_expect(world, C, CLUSTER, 0x33);
+	/* Nor does a second hit: it is marked once. */
+	monitor_enter(&world->image->monitor);
+	ck_assert_int_eq(guard_new(world->image, 0, CLUSTER), -EIO);
+	monitor_leave(&world->image->monitor);
 	ck_assert(!first.done);
 	file_sim_release(world->disk, &hold);
 	ck_assert_int_eq(request_wait(&first), -EIO);
@@ -621,6 +630,41 @@ START_TEST(marked_before_anybody_hears_of_it)
 	world_prepare(&world, &options, write_a_b);
 	ck_assert_int_eq(world_open(&world), 0);
 	world_run(&world, hold_marking);
+	finish_marked(&world);
+}
+END_TEST
+
+co_fn static void
+hit_while_punching(struct world *world)
+{
+	struct image *image = world->image;
+	struct file_sim_hold hold = {.kinds = FILE_SIM_PUNCH};
+
+	/* Two runs, with C between. */
+	world_write(world, C, CLUSTER, 0x33);
+	world_write(world, D, CLUSTER, 0x44);
+	world_discard(world, B, CLUSTER);
+	world_discard(world, D, CLUSTER);
+	file_sim_hold(world->disk, &hold);
+	world_flush(world);
+	file_sim_await(&hold, 1);
+	claim_cluster(world, image->allocator.reserve_next);
+	ck_assert_int_eq(try(world, ACTION_WRITE, FAR), -EIO);
+	file_sim_release(world->disk, &hold);
+	settle(image);
+	ck_assert_uint_eq(hold.caught, 1);
+	ck_assert_uint_gt(image->quarantine.count, 0);
+	expect_stopped(world);
+	allow(world);
+}
+
+START_TEST(nothing_is_punched_from_then_on)
+{
+	struct world world;
+
+	world_prepare(&world, &options, write_a_b);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, hit_while_punching);
 	finish_marked(&world);
 }
 END_TEST
@@ -669,6 +713,7 @@ main(void)
 	tcase_add_loop_test(tcase, hit, 0,
 	    sizeof(hit_cases) / sizeof(*hit_cases));
 	tcase_add_test(tcase, marked_before_anybody_hears_of_it);
+	tcase_add_test(tcase, nothing_is_punched_from_then_on);
 	tcase_add_test(tcase, writes_stop_where_it_cannot_be_marked);
 	suite_add_tcase(suite, tcase);
 	return world_main(suite);
