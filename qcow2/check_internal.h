@@ -20,8 +20,8 @@
 #include "qcow2/entry.h"
 #include "qcow2/header.h"
 
-/* What is read at once; at least a cluster. */
-#define CHECK_READ_BYTES (4u * 1024 * 1024)
+/* What is read at once, at most; a cluster fits in. */
+#define CHECK_READ_BYTES_MAX (4u * 1024 * 1024)
 
 /* An L1 table: the disk's, or that of a snapshot. */
 struct check_l1 {
@@ -38,7 +38,8 @@ struct check {
 	struct check_result result;
 	uint64_t reports[CHECK_ERROR + 1];
 	uint64_t done, total;	/* steps: entries of L1 and refcount tables */
-	uint8_t *buffer;	/* CHECK_READ_BYTES */
+	uint8_t *buffer;
+	uint32_t buffer_bytes;	/* some clusters */
 
 	struct header header;
 	bool extended_l2;	/* L2 entries of 16 bytes, with a bitmap */

@@ -40,7 +40,7 @@ block_host(const struct check *check, uint64_t index)
 static uint64_t
 run_length(const struct check *check, uint64_t index, uint64_t end)
 {
-	uint64_t max = CHECK_READ_BYTES >> check->cluster_bits;
+	uint64_t max = check->buffer_bytes >> check->cluster_bits;
 	uint64_t host = block_host(check, index), count = 1;
 
 	while (index + count < end && count < max && block_host(check,

@@ -232,7 +232,7 @@ co_fn static int
 walk_entries(struct check *check, const struct check_l1 *l1,
     const uint64_t *table)
 {
-	uint32_t max = CHECK_READ_BYTES >> check->cluster_bits;
+	uint32_t max = check->buffer_bytes >> check->cluster_bits;
 	uint64_t start = 0;		/* of the run that is gathered */
 	uint32_t count = 0;
 	int err;
