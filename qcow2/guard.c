@@ -56,8 +56,8 @@ guard_new(struct image *image, uint64_t host, uint64_t bytes)
 
 	if (!table)
 		return 0;
-	return guard_corrupt(image, "%s lies in the %llu bytes at 0x%llx, which "
-	    "have no user", table, (unsigned long long)bytes,
+	return guard_corrupt(image, "%s lies in the %llu bytes at 0x%llx, "
+	    "which have no user", table, (unsigned long long)bytes,
 	    (unsigned long long)host);
 }
 

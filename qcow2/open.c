@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening and closing a qcow2 image.
+ * Opening and closing a qcow2 image; open_writing.c has what is only for
+ * writing.
  *
  * What a request needs to trust is read and validated here: header, snapshot
  * table, L1 table, refcount table.  Every table is in the index of metadata
@@ -12,8 +13,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "qcow2/bitmap_directory.h"
 #include "qcow2/internal.h"
+#include "qcow2/open_internal.h"
 #include "runtime/log.h"
 
 /* Bad entries of one table that are logged; more are only counted. */
@@ -237,8 +238,8 @@ settle_geometry(struct image *image, struct error *error)
 }
 
 /* Counts and logs the bad entries of the tables that are loaded as a whole. */
-static void
-judge_tables(struct image *image)
+void
+open_judge_tables(struct image *image)
 {
 	const struct header *header = &image->header;
 
@@ -266,7 +267,7 @@ load_tables(struct image *image, struct error *error)
 		    image->refcount_table_entries, "the refcount table",
 		    &image->refcount_table, error);
 	if (!err)
-		judge_tables(image);
+		open_judge_tables(image);
 	return err;
 }
 
@@ -285,149 +286,6 @@ free_tables(struct image *image)
 	snapshot_table_free(&image->snapshots);
 	monitor_destroy(&image->monitor);
 	header_free(&image->header);
-}
-
-/* ---- opening for writing ---- */
-
-/* The cluster behind the last one that has a refcount. */
-co_fn static int
-find_end(struct image *image, uint64_t *endp)
-{
-	unsigned block_bits = image->refcounts.block_bits;
-	uint64_t block = image->refcount_table_entries;
-
-	while (block > 0 && !image->refcount_table[block - 1])
-		block--;
-	for (; block > 0; block--) {
-		uint64_t first = (block - 1) << block_bits;
-		uint64_t cluster = first, end = 0, run;
-
-		while (cluster < first + (1ull << block_bits)) {
-			bool is_free;
-			int err = refcount_scan(image, cluster,
-			    first + (1ull << block_bits) - cluster, &run,
-			    &is_free);
-
-			if (err)
-				return err;
-			cluster += run;
-			if (!is_free)
-				end = cluster;
-		}
-		if (end > 0) {
-			*endp = end;
-			return 0;
-		}
-	}
-	*endp = 1;
-	return 0;
-}
-
-/* Names the bitmaps that writing makes invalid, or refuses to do that. */
-co_fn static int
-give_up_bitmaps(struct image *image, bool refuse, struct error *error)
-{
-	struct bitmap_directory directory;
-	struct error ignored;
-	char names[256] = "(their directory cannot be read)";
-
-	if (!header_bitmaps_valid(&image->header))
-		return 0;
-	if (!bitmap_directory_load(image->file, &image->header, &directory,
-	    &ignored)) {
-		bitmap_directory_names(&directory, names, sizeof(names));
-		bitmap_directory_free(&directory);
-	}
-	if (!refuse) {
-		log_warning("writing makes the persistent bitmaps of %s "
-		    "invalid: %s", image->path, names);
-		return 0;
-	}
-	error_set(error, -EROFS, "%s has persistent bitmaps that writing "
-	    "would make invalid: %s", image->path, names);
-	error_hint(error, "serve it read-only with -r, or without "
-	    "--refuse-bitmaps");
-	return -EROFS;
-}
-
-/* O7: no autoclear feature may survive the first change. */
-co_fn static int
-clear_autoclear(struct image *image, struct error *error)
-{
-	struct header_patch patch = header_patch_autoclear(0);
-	int err;
-
-	if (image->header.version < 3 || !image->header.autoclear)
-		return 0;
-	err = guard_table(image, METADATA_HEADER, patch.offset, patch.bytes);
-	if (!err)
-		err = file_pwrite(image->file, patch.data, patch.bytes,
-		    patch.offset, 0);
-	if (!err)
-		err = file_fdatasync(image->file);
-	if (err)
-		return error_set(error, err, "cannot update the header of "
-		    "%s: %s", image->path, strerror(-err));
-	image->header.autoclear = 0;
-	return 0;
-}
-
-/* A table with bad entries is no ground to write on. */
-static int
-check_tables(const struct image *image, struct error *error)
-{
-	if (image->table_faults == 0)
-		return 0;
-	error_set(error, -EIO, "%s is damaged: %llu entries of its L1 or "
-	    "refcount table are wrong", image->path,
-	    (unsigned long long)image->table_faults);
-	error_hint(error, "find out more: qnbd check %s      or look only: "
-	    "qnbd serve -r %s", image->path, image->path);
-	return -EIO;
-}
-
-co_fn static int
-prepare_writing(struct image *image, const struct image_options *options,
-    struct error *error)
-{
-	uint64_t end = (image->limits.host_end + image->cluster_bytes - 1) >>
-	    image->cluster_bits;
-	uint64_t used_end = 0;
-	int err;
-
-	image->device_bytes = image->limits.host_end;
-	err = check_tables(image, error);
-	if (err)
-		return err;
-	monitor_enter(&image->monitor);
-	err = find_end(image, &used_end);
-	monitor_leave(&image->monitor);
-	if (err)
-		return error_set(error, err, "cannot read the refcounts of "
-		    "%s: %s", image->path, strerror(-err));
-	/*
-	 * The length of a device says nothing: it ends with its refcounts.  A
-	 * file may be shorter than these say, after a crash or a cut: what
-	 * would be there stays out of use, and entries that point there stay
-	 * wrong.
-	 */
-	if (!image->file->is_regular) {
-		end = used_end;
-		image->limits.host_end = end << image->cluster_bits;
-		judge_tables(image);
-		err = check_tables(image, error);
-		if (err)
-			return err;
-	} else if (used_end > end) {
-		image->limits.gap_begin = end << image->cluster_bits;
-		image->limits.gap_end = used_end << image->cluster_bits;
-		end = used_end;
-	}
-	image->end_cluster = end;
-	image->allocator.scan_next = 1;
-	image->allocator.scan_end = end;
-	err = give_up_bitmaps(image, options->refuse_bitmaps, error);
-	return err ? err : clear_autoclear(image, error);
 }
 
 int
@@ -455,7 +313,7 @@ qcow2_open(struct image *image, const struct image_options *options,
 	if (!err)
 		err = index_metadata(image, error);
 	if (!err && image->writable)
-		err = prepare_writing(image, options, error);
+		err = open_for_writing(image, options, error);
 	if (err) {
 		free_tables(image);
 		return err;

@@ -253,19 +253,27 @@ use_cut_file(struct world *world)
 {
 	ck_assert_int_eq(try(world, ACTION_READ, B), -EIO);
 	world_write(world, A, CLUSTER, 0x44);
-	world_write(world, C, CLUSTER, 0x33);
+	world_write(world, C, 4 * CLUSTER, 0x33);
 	world_flush(world);
+	world_expect(world, C, 4 * CLUSTER, 0x33);
 	ck_assert_int_eq(try(world, ACTION_READ, B), -EIO);
 }
 
-/* A file that was cut short has lost data; it proves no more than that. */
+/*
+ * A file that was cut short has lost data; it proves no more than that.  What
+ * would be there is not given out, even where it has no refcount: entries that
+ * point there are wrong.
+ */
 START_TEST(cut_short)
 {
+	const uint16_t one = htobe16(1);
 	struct world world;
 	uint64_t end;
 
 	world_prepare(&world, &options, write_a_b);
 	end = entry_host(world_peek64(&world, world_l2_entry(&world, B)));
+	file_sim_poke(world.disk, &one, sizeof(one),
+	    world_refcount(&world, end + 8 * CLUSTER));
 	world.arg = &end;
 	world_run(&world, cut_file);
 	ck_assert_int_eq(world_open(&world), 0);
@@ -304,6 +312,42 @@ START_TEST(one_that_is_only_read_is_left_alone)
 	before = file_sim_count(world.disk, changes);
 	world_run(&world, read_both);
 	ck_assert_uint_eq(file_sim_count(world.disk, changes), before);
+	world_free(&world);
+}
+END_TEST
+
+/* Bits of what says where the refcounts are, and how wide. */
+START_TEST(refcounts_that_do_not_know_the_tables)
+{
+	const uint16_t none = 0;
+	const uint8_t order = 2;
+	struct world world;
+	uint64_t table, host;
+
+	world_prepare(&world, &options, write_a_b);
+	table = world_peek64(&world, 48);
+	if (_i == 0)
+		file_sim_poke(world.disk, &order, 1, 99);
+	else if (_i == 1)
+		world_poke64(&world, table, world_peek64(&world,
+		    world_l2_entry(&world, B)) & ~ENTRY_COPIED);
+	else if (_i == 2)
+		file_sim_poke(world.disk, &none, sizeof(none),
+		    world_refcount(&world, world_peek64(&world, 40)));
+	else if (_i == 3)
+		world_poke64(&world, world_refcount(&world, 0),
+		    world_peek64(&world, world_refcount(&world, 0)) +
+		    (1ull << 48));
+	else {
+		/* A second block, in a cluster without a refcount. */
+		host = entry_host(world_peek64(&world,
+		    world_l2_entry(&world, B)));
+		world_poke64(&world, table + ENTRY_BYTES, host);
+		file_sim_poke(world.disk, &none, sizeof(none),
+		    world_refcount(&world, host));
+	}
+	ck_assert_int_eq(world_open(&world), -EIO);
+	assert_marked(&world, false);
 	world_free(&world);
 }
 END_TEST
@@ -708,6 +752,8 @@ main(void)
 	    sizeof(found_cases) / sizeof(*found_cases));
 	tcase_add_test(tcase, zero_flag_in_version_2);
 	tcase_add_test(tcase, cut_short);
+	tcase_add_loop_test(tcase, refcounts_that_do_not_know_the_tables, 0,
+	    5);
 	tcase_add_test(tcase, one_that_is_only_read_is_left_alone);
 	tcase_add_test(tcase, second_user_of_what_is_a_table_now);
 	tcase_add_loop_test(tcase, hit, 0,
