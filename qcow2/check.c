@@ -15,6 +15,7 @@
 /* What is read at first; also the smallest cluster. */
 #define HEADER_START_BYTES	512u
 #define CRYPT_LUKS		2u
+#define EXTENDED_L2_CLUSTER_BITS_MIN 14u
 #define CRYPTO_EXTENSION_BYTES	16u
 /* A version 3 entry without these has no length of the disk. */
 #define SNAPSHOT_EXTRA_V3_BYTES	16u
@@ -80,6 +81,10 @@ parse_header(struct check *check, uint8_t *cluster)
 		    ~(HEADER_DATA_FILE | HEADER_EXTENDED_L2));
 	if (crypt_method <= CRYPT_LUKS)
 		bytes_put32(cluster + 32, 0);
+	if (check->extended_l2 &&
+	    bytes_get32(cluster + 20) < EXTENDED_L2_CLUSTER_BITS_MIN)
+		return error_set(check->error, -EINVAL, "%s has extended L2 "
+		    "entries, but clusters of less than 16 KiB", check->name);
 	err = header_parse(check->name, cluster, INT64_MAX, &check->header,
 	    check->error);
 	if (err || crypt_method != CRYPT_LUKS)
