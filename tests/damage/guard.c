@@ -590,7 +590,7 @@ switch_forgotten_header(struct world *world)
 
 static const struct hit_case {
 	const struct world_options *options;
-	co_fn int (*hit)(struct world *world);
+	int (*hit)(struct world *world);
 } hit_cases[] = {
 	{&options, take_reserve_at_table},
 	{&options, make_reserve_at_table},
