@@ -86,6 +86,11 @@ note_singles(struct check *check)
 	int err;
 
 	for (uint64_t index = 0; index < end; index += count) {
+		count = 1;
+		if (!block_host(check, index)) {
+			check_advance(check, count);
+			continue;
+		}
 		err = read_run(check, index, end, &count);
 		if (err)
 			return err;
