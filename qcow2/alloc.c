@@ -96,58 +96,31 @@ scan(struct image *image)
 }
 
 /*
- * How many clusters from the first of run on are free indeed, or if it is not,
- * how many are not.  The scan may have found what was freed meanwhile and is
- * in use again, and a damaged image may count tables as unused.
- */
-co_fn static int
-verify_free(struct image *image, const struct alloc_run *run,
-    uint64_t *countp, bool *freep)
-{
-	uint64_t host = run->cluster << image->cluster_bits;
-	const char *table;
-
-	table = metadata_find(&image->metadata, host, image->cluster_bytes);
-	if (table) {
-		log_error("%s at 0x%llx has the refcount 0 file=%s", table,
-		    (unsigned long long)host, image->file->name);
-		*countp = 1;
-		*freep = false;
-		return 0;
-	}
-	if (metadata_find(&image->metadata, host,
-	    run->count << image->cluster_bits)) {
-		*countp = 1;
-		*freep = true;
-		return 0;
-	}
-	return refcount_scan(image, run->cluster, run->count, countp, freep);
-}
-
-/*
  * Takes from the last free run, which leaves the list until it is known what
- * becomes of it.  -EAGAIN: nothing was taken, try again.
+ * becomes of it.  -EAGAIN: nothing was taken, try again.  The scan may have
+ * found what was freed meanwhile and is in use again, and a damaged image may
+ * count tables as unused.
  */
 co_fn static int
 take_free(struct image *image, uint64_t want, struct allocation *allocation)
 {
 	struct allocator *allocator = &image->allocator;
 	struct alloc_run run = allocator->free[--allocator->free_count];
-	struct alloc_run part = {run.cluster, run.count};
-	uint64_t count;
+	uint64_t count = run.count < want ? run.count : want;
 	bool is_free;
 	int err;
 
-	if (part.count > want)
-		part.count = want;
-	count = part.count;
 	/* Where refcounts cannot be read, nothing is for us. */
-	if (verify_free(image, &part, &count, &is_free))
+	if (refcount_scan(image, run.cluster, count, &count, &is_free))
 		is_free = false;
 	if (run.count > count)
 		alloc_add_free(image, run.cluster + count, run.count - count);
 	if (!is_free)
 		return -EAGAIN;
+	err = guard_new(image, run.cluster << image->cluster_bits,
+	    count << image->cluster_bits);
+	if (err)
+		return err;
 	err = refcount_take(image, run.cluster, count);
 	if (err == -EEXIST)
 		return -EAGAIN;
@@ -243,7 +216,10 @@ extend_reserve(struct image *image)
 		if (is_free)
 			break;
 	}
-	err = refcount_take(image, start, run);
+	err = guard_new(image, start << image->cluster_bits,
+	    run << image->cluster_bits);
+	if (!err)
+		err = refcount_take(image, start, run);
 	/* The scan was here first: then further on. */
 	if (err == -EEXIST)
 		return -EAGAIN;
@@ -352,6 +328,8 @@ alloc_clusters(struct image *image, uint64_t want,
 	for (;;) {
 		int err;
 
+		if (image->failed)
+			return -EIO;
 		if (allocator->free_count > 0) {
 			err = take_free(image, want, allocation);
 			if (err != -EAGAIN)
@@ -360,7 +338,8 @@ alloc_clusters(struct image *image, uint64_t want,
 		}
 		if (allocator->reserve_next < allocator->reserve_end) {
 			take_reserve(image, want, allocation);
-			return 0;
+			return guard_new(image, allocation->host,
+			    allocation->clusters << image->cluster_bits);
 		}
 		scan(image);
 		if (allocator->free_count > 0)

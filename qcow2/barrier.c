@@ -69,24 +69,45 @@ co_fn static int
 write_moved_table(struct image *image, const struct cut *cut)
 {
 	size_t bytes = (size_t)cut->table_clusters << image->cluster_bits;
+	int err;
 
 	if (!cut->table)
 		return 0;
-	return file_pwrite(image->file, cut->table, bytes, cut->table_host,
-	    0);
+	err = guard_table(image, METADATA_REFCOUNT_TABLE, cut->table_host,
+	    bytes);
+	return err ? err : file_pwrite(image->file, cut->table, bytes,
+	    cut->table_host, 0);
+}
+
+/* Writes the taken entries into the table at offset. */
+co_fn static int
+write_entries(struct image *image, enum metadata_kind kind,
+    const struct changes *changes, uint64_t offset)
+{
+	for (size_t i = 0; i < changes->taken; i++) {
+		int err = guard_table(image, kind, offset +
+		    changes->list[i].index * ENTRY_BYTES, ENTRY_BYTES);
+
+		if (err)
+			return err;
+	}
+	return changes_write(changes, image->file, offset);
 }
 
 co_fn static int
 hook_refcounts(struct image *image, const struct cut *cut)
 {
 	struct header_patch patch;
+	int err;
 
 	if (!cut->table)
-		return changes_write(&image->refcounts.hooks, image->file,
+		return write_entries(image, METADATA_REFCOUNT_TABLE,
+		    &image->refcounts.hooks,
 		    image->header.refcount_table_offset);
 	patch = header_patch_refcount_table(cut->table_host,
 	    cut->table_clusters);
-	return file_pwrite(image->file, patch.data, patch.bytes,
+	err = guard_table(image, METADATA_HEADER, patch.offset, patch.bytes);
+	return err ? err : file_pwrite(image->file, patch.data, patch.bytes,
 	    patch.offset, 0);
 }
 
@@ -109,7 +130,7 @@ write_cut(struct image *image, const struct cut *cut)
 		return err;
 	err = slice_write(image, SLICE_L2);
 	if (!err)
-		err = changes_write(&image->barrier.l1, image->file,
+		err = write_entries(image, METADATA_L1, &image->barrier.l1,
 		    image->header.l1_offset);
 	return err ? err : sync_file(image);
 }

@@ -15,6 +15,7 @@
 /* What is read at first; also the smallest cluster. */
 #define HEADER_START_BYTES	512u
 #define CRYPT_LUKS		2u
+#define EXTENDED_L2_CLUSTER_BITS_MIN 14u
 #define CRYPTO_EXTENSION_BYTES	16u
 /* A version 3 entry without these has no length of the disk. */
 #define SNAPSHOT_EXTRA_V3_BYTES	16u
@@ -80,6 +81,10 @@ parse_header(struct check *check, uint8_t *cluster)
 		    ~(HEADER_DATA_FILE | HEADER_EXTENDED_L2));
 	if (crypt_method <= CRYPT_LUKS)
 		bytes_put32(cluster + 32, 0);
+	if (check->extended_l2 &&
+	    bytes_get32(cluster + 20) < EXTENDED_L2_CLUSTER_BITS_MIN)
+		return error_set(check->error, -EINVAL, "%s has extended L2 "
+		    "entries, but clusters of less than 16 KiB", check->name);
 	err = header_parse(check->name, cluster, INT64_MAX, &check->header,
 	    check->error);
 	if (err || crypt_method != CRYPT_LUKS)
@@ -95,10 +100,28 @@ parse_header(struct check *check, uint8_t *cluster)
 	return 0;
 }
 
+/* As long as what is read at once can be; a small file needs little. */
+static int
+make_buffer(struct check *check, uint32_t cluster_bytes)
+{
+	uint64_t bytes = (check->file_bytes + cluster_bytes - 1) &
+	    ~(cluster_bytes - 1ull);
+
+	if (bytes > CHECK_READ_BYTES_MAX)
+		bytes = CHECK_READ_BYTES_MAX;
+	if (bytes < cluster_bytes)
+		bytes = cluster_bytes;
+	check->buffer_bytes = (uint32_t)bytes;
+	check->buffer = malloc(bytes);
+	return check->buffer ? 0 : error_set(check->error, -ENOMEM,
+	    "%s: no memory to check it", check->name);
+}
+
 co_fn static int
 load_header(struct check *check)
 {
 	int64_t size = file_size(check->file);
+	uint8_t start[HEADER_START_BYTES];
 	uint32_t cluster_bytes;
 	int err;
 
@@ -107,11 +130,12 @@ load_header(struct check *check)
 		    "cannot tell the length of %s: %s", check->name,
 		    strerror((int)-size));
 	check->file_bytes = (uint64_t)size;
-	err = check_read(check, check->buffer, HEADER_START_BYTES, 0,
-	    "the header");
+	err = check_read(check, start, sizeof(start), 0, "the header");
 	if (!err)
-		err = header_parse_start(check->name, check->buffer,
-		    &cluster_bytes, check->error);
+		err = header_parse_start(check->name, start, &cluster_bytes,
+		    check->error);
+	if (!err)
+		err = make_buffer(check, cluster_bytes);
 	if (!err)
 		err = check_read(check, check->buffer, cluster_bytes, 0,
 		    "the header");
@@ -343,13 +367,9 @@ check_file_listen(struct file *file, const char *name,
 		.name = name,
 		.listener = listener,
 		.error = error,
-		.buffer = malloc(CHECK_READ_BYTES),
 	};
 	int err;
 
-	if (!check.buffer)
-		return error_set(error, -ENOMEM, "%s: no memory to check it",
-		    name);
 	err = load_header(&check);
 	if (!err)
 		err = check_counts_init(&check);

@@ -11,8 +11,8 @@
  *
  * Memory: for each cluster of the file a count of 8, 16 or 32 bits (as wide as
  * the refcounts, if they are) and three bits, and the L1 table, the refcount
- * table and 4 MiB of buffer.  41 MiB for 1 TiB of clusters of 64 KiB.  Files of
- * more than CHECK_CLUSTERS_MAX clusters are refused.
+ * table and at most 4 MiB of buffer.  41 MiB for 1 TiB of clusters of 64 KiB.
+ * Files of more than CHECK_CLUSTERS_MAX clusters are refused.
  *
  * (Specification: "Host cluster management", "Cluster mapping".)
  */

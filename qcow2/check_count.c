@@ -29,7 +29,10 @@ check_counts_init(struct check *check)
 	check->counts = calloc(clusters, check->count_bytes);
 	check->tables = calloc(words, sizeof(uint64_t));
 	check->l2_tables = calloc(words, sizeof(uint64_t));
-	check->single = calloc(words, sizeof(uint64_t));
+	check->single_clusters = check->file_clusters +
+	    CHECK_CLUSTERS_PAST_END;
+	check->single = calloc(check->single_clusters / 64 + 1,
+	    sizeof(uint64_t));
 	if (!check->counts || !check->tables || !check->l2_tables ||
 	    !check->single)
 		return error_set(check->error, -ENOMEM, "%s: no memory to "

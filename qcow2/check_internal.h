@@ -20,8 +20,11 @@
 #include "qcow2/entry.h"
 #include "qcow2/header.h"
 
-/* What is read at once; at least a cluster. */
-#define CHECK_READ_BYTES (4u * 1024 * 1024)
+/* What is read at once, at most; a cluster fits in. */
+#define CHECK_READ_BYTES_MAX (4u * 1024 * 1024)
+
+/* How far behind the end of the file refcounts are looked at. */
+#define CHECK_CLUSTERS_PAST_END (1u << 20)
 
 /* An L1 table: the disk's, or that of a snapshot. */
 struct check_l1 {
@@ -38,7 +41,8 @@ struct check {
 	struct check_result result;
 	uint64_t reports[CHECK_ERROR + 1];
 	uint64_t done, total;	/* steps: entries of L1 and refcount tables */
-	uint8_t *buffer;	/* CHECK_READ_BYTES */
+	uint8_t *buffer;
+	uint32_t buffer_bytes;	/* some clusters */
 
 	struct header header;
 	bool extended_l2;	/* L2 entries of 16 bytes, with a bitmap */
@@ -58,7 +62,9 @@ struct check {
 	uint32_t count_max;	/* past it, the file could not say it */
 	uint64_t *tables;	/* bit: in use as a table of one user */
 	uint64_t *l2_tables;	/* bit: in use as an L2 table */
+	/* Clusters behind the file's end, which may have been cut off, too. */
 	uint64_t *single;	/* bit: the refcount in the file is 1 */
+	uint64_t single_clusters;
 
 	struct check_l1 *snapshots;
 	uint32_t snapshot_count;
@@ -146,6 +152,12 @@ co_fn int check_walk_l1(struct check *check, const struct check_l1 *l1);
 
 /* Loads and marks the refcount table and blocks, and fills in single. */
 co_fn int check_load_refcounts(struct check *check);
+
+/*
+ * Whether a flag that says whether the refcount of a cluster is 1 agrees with
+ * the file; also if its refcount cannot be read.
+ */
+bool check_copied_is_right(const struct check *check, uint64_t entry);
 
 /* Holds the refcounts of the file against the counts. */
 co_fn int check_compare_refcounts(struct check *check);

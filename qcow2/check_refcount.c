@@ -15,11 +15,11 @@ block_clusters(const struct check *check)
 	    check->header.refcount_order;
 }
 
-/* Entries that tell of clusters of the file, the one past its end included. */
+/* Entries that tell of the clusters up to that one, and of it. */
 static uint64_t
-entries_in_use(const struct check *check)
+entries_up_to(const struct check *check, uint64_t cluster)
 {
-	uint64_t entries = check->file_clusters / block_clusters(check) + 1;
+	uint64_t entries = cluster / block_clusters(check) + 1;
 
 	return entries < check->refcount_table_entries ? entries :
 	    check->refcount_table_entries;
@@ -40,7 +40,7 @@ block_host(const struct check *check, uint64_t index)
 static uint64_t
 run_length(const struct check *check, uint64_t index, uint64_t end)
 {
-	uint64_t max = CHECK_READ_BYTES >> check->cluster_bits;
+	uint64_t max = check->buffer_bytes >> check->cluster_bits;
 	uint64_t host = block_host(check, index), count = 1;
 
 	while (index + count < end && count < max && block_host(check,
@@ -70,7 +70,7 @@ static void
 note_single(struct check *check, uint64_t first, const uint8_t *block)
 {
 	unsigned order = check->header.refcount_order;
-	uint64_t count = check->file_clusters - first;
+	uint64_t count = check->single_clusters - first;
 
 	if (count > block_clusters(check))
 		count = block_clusters(check);
@@ -82,23 +82,43 @@ note_single(struct check *check, uint64_t first, const uint8_t *block)
 co_fn static int
 note_singles(struct check *check)
 {
-	uint64_t end = entries_in_use(check), count;
+	uint64_t end = entries_up_to(check, check->single_clusters), count;
 	int err;
 
 	for (uint64_t index = 0; index < end; index += count) {
+		count = 1;
+		if (!block_host(check, index)) {
+			check_advance(check, count);
+			continue;
+		}
 		err = read_run(check, index, end, &count);
 		if (err)
 			return err;
 		for (uint64_t i = 0; i < count; i++) {
 			uint64_t first = (index + i) * block_clusters(check);
 
-			if (first < check->file_clusters)
+			if (first < check->single_clusters)
 				note_single(check, first, check->buffer +
 				    (i << check->cluster_bits));
 		}
 		check_advance(check, count);
 	}
 	return 0;
+}
+
+bool
+check_copied_is_right(const struct check *check, uint64_t entry)
+{
+	uint64_t cluster = entry_host(entry) >> check->cluster_bits;
+	uint64_t index = cluster / block_clusters(check);
+	bool single = cluster < check->single_clusters &&
+	    check_bit(check->single, cluster);
+
+	if (single == entry_copied(entry))
+		return true;
+	return index < check->refcount_table_entries &&
+	    entry_refcount_block(check->refcount_table[index]) &
+	    (check->cluster_bytes - 1);
 }
 
 static void
@@ -137,7 +157,8 @@ check_load_refcounts(struct check *check)
 	    &check->refcount_table);
 	if (err)
 		return err;
-	check->total += 2 * entries_in_use(check);
+	check->total += entries_up_to(check, check->file_clusters) +
+	    entries_up_to(check, check->single_clusters);
 	for (uint64_t i = 0; i < check->refcount_table_entries; i++)
 		judge_block(check, i);
 	return note_singles(check);
@@ -194,7 +215,7 @@ co_fn int
 check_compare_refcounts(struct check *check)
 {
 	uint64_t clusters = check->file_clusters;
-	uint64_t end = entries_in_use(check), count;
+	uint64_t end = entries_up_to(check, check->file_clusters), count;
 	int err;
 
 	/* What is past the end counts only if somebody uses it. */

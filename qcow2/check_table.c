@@ -17,17 +17,6 @@ struct walk {
 	uint64_t next_host;	/* where the cluster before ends, or 0 */
 };
 
-/* Is C set exactly where the refcount in the file is one? */
-static bool
-copied_is_right(const struct check *check, uint64_t entry)
-{
-	uint64_t cluster = entry_host(entry) >> check->cluster_bits;
-	bool single = cluster < check->file_clusters &&
-	    check_bit(check->single, cluster);
-
-	return single == entry_copied(entry);
-}
-
 static void
 report_entry(struct walk *walk, unsigned index, uint64_t entry,
     const char *fault)
@@ -91,7 +80,7 @@ walk_cluster(struct walk *walk, unsigned index, uint64_t entry)
 		    "is not aligned to a cluster");
 	count_cluster(walk, host);
 	copied_right = check->data_elsewhere ? entry_copied(entry) :
-	    copied_is_right(check, entry);
+	    check_copied_is_right(check, entry);
 	if (!check->data_elsewhere)
 		fault = check_mark(check, host, check->cluster_bytes,
 		    CHECK_DATA);
@@ -145,7 +134,7 @@ walk_plain_entry(struct walk *walk, uint64_t entry)
 	if (!host || entry & ~(ENTRY_HOST_MASK | ENTRY_COPIED) ||
 	    host & (check->cluster_bytes - 1) ||
 	    cluster >= check->file_clusters || check->data_elsewhere ||
-	    (walk->active && !copied_is_right(check, entry)) ||
+	    (walk->active && !check_copied_is_right(check, entry)) ||
 	    check_bit(check->tables, cluster) ||
 	    check_bit(check->l2_tables, cluster) ||
 	    check_count(check, cluster) == check->count_max)
@@ -189,7 +178,7 @@ mark_l2(struct check *check, const struct check_l1 *l1, uint32_t index,
 	else
 		fault = check_mark(check, host, check->cluster_bytes,
 		    CHECK_L2);
-	if (host && l1->active && !copied_is_right(check, entry))
+	if (host && l1->active && !check_copied_is_right(check, entry))
 		copied_fault = entry_copied(entry) ?
 		    "is marked as copied, but its refcount is not 1" :
 		    "is not marked as copied, but its refcount is 1";
@@ -232,7 +221,7 @@ co_fn static int
 walk_entries(struct check *check, const struct check_l1 *l1,
     const uint64_t *table)
 {
-	uint32_t max = CHECK_READ_BYTES >> check->cluster_bits;
+	uint32_t max = check->buffer_bytes >> check->cluster_bits;
 	uint64_t start = 0;		/* of the run that is gathered */
 	uint32_t count = 0;
 	int err;

@@ -21,6 +21,7 @@
 #include "qcow2/claim.h"
 #include "qcow2/entry.h"
 #include "qcow2/epoch.h"
+#include "qcow2/guard.h"
 #include "qcow2/header.h"
 #include "qcow2/image.h"
 #include "qcow2/metadata.h"
@@ -102,6 +103,7 @@ struct image {
 	uint64_t zeroed_epoch;		/* see kept_room_usable(); 0: none */
 	uint64_t end_cluster;		/* from here on nothing is in use */
 	uint64_t device_bytes;		/* of a block device */
+	bool corrupt;			/* see guard.h */
 	bool closing;
 
 	/* Set when a write has completed; cleared by the cut that covers it. */
@@ -111,7 +113,7 @@ struct image {
 	struct co_mutex syncing;
 	uint64_t syncs;			/* that have begun */
 
-	atomic_bool failed;		/* O6: a sync has failed */
+	atomic_bool failed;		/* O6, or corrupt: no more writes */
 };
 
 extern const struct image_ops qcow2_ops;

@@ -126,20 +126,25 @@ write_table(struct image *image, uint64_t old_entry, uint64_t host)
 
 /* Lets the L1 entry point to the new table; nothing here suspends. */
 static int
-switch_table(struct image *image, uint64_t index, uint64_t host)
+switch_table(struct image *image, uint64_t index,
+    const struct allocation *table)
 {
 	uint64_t old_entry = image->l1[index];
-	uint64_t entry = host | ENTRY_COPIED;
+	uint64_t entry = table->host | ENTRY_COPIED;
 	int err;
 
 	err = changes_make_room(&image->barrier.l1);
 	if (!err)
 		err = quarantine_make_room(image, 1);
 	if (!err)
-		err = metadata_add_cluster(&image->metadata, host);
+		err = metadata_add_cluster(&image->metadata, METADATA_L2,
+		    table->host);
 	if (err)
 		return err;
-	slice_forget(image, host, image->cluster_bytes);
+	/* In a damaged image somebody may still point there. */
+	if (!table->virgin)
+		image->metadata.reused++;
+	slice_forget(image, table->host, image->cluster_bytes);
 	if (old_entry) {
 		metadata_remove_cluster(&image->metadata,
 		    entry_host(old_entry));
@@ -166,7 +171,7 @@ make_table(struct image *image, uint64_t index)
 		return err;
 	err = write_table(image, old_entry, table.host);
 	if (!err)
-		err = switch_table(image, index, table.host);
+		err = switch_table(image, index, &table);
 	if (err)
 		alloc_give_back(image, table.host, 1);
 	return err;

@@ -22,6 +22,23 @@ metadata_free(struct metadata *metadata)
 	metadata_init(metadata, metadata->cluster_bits);
 }
 
+const char *
+metadata_name(enum metadata_kind kind)
+{
+	static const char *const names[] = {
+		[METADATA_L2] = "an L2 table",
+		[METADATA_REFCOUNT_BLOCK] = "a refcount block",
+		[METADATA_HEADER] = "the header",
+		[METADATA_L1] = "the L1 table",
+		[METADATA_REFCOUNT_TABLE] = "the refcount table",
+		[METADATA_SNAPSHOTS] = "the snapshot table",
+		[METADATA_SNAPSHOT_L1] = "the L1 table of a snapshot",
+		[METADATA_BITMAPS] = "the bitmap directory",
+	};
+
+	return names[kind];
+}
+
 /* ---- the set: linear probing, at most half full ---- */
 
 static size_t
@@ -37,16 +54,17 @@ set_find(const struct metadata *metadata, uint64_t cluster)
 {
 	size_t slot = slot_of(metadata, cluster);
 
-	while (metadata->set[slot] && metadata->set[slot] != cluster)
+	while (metadata->set[slot] && metadata->set[slot] >> 1 != cluster)
 		slot = (slot + 1) & (metadata->set_room - 1);
 	return slot;
 }
 
-static bool
-set_has(const struct metadata *metadata, uint64_t cluster)
+/* What is in the set about cluster; 0: nothing. */
+static uint64_t
+set_get(const struct metadata *metadata, uint64_t cluster)
 {
-	return metadata->set_count > 0 &&
-	    metadata->set[set_find(metadata, cluster)];
+	return metadata->set_count > 0 ?
+	    metadata->set[set_find(metadata, cluster)] : 0;
 }
 
 static int
@@ -62,10 +80,10 @@ set_make_room(struct metadata *metadata)
 	if (!grown.set)
 		return -ENOMEM;
 	for (size_t i = 0; i < metadata->set_room; i++) {
-		uint64_t cluster = metadata->set[i];
+		uint64_t value = metadata->set[i];
 
-		if (cluster)
-			grown.set[set_find(&grown, cluster)] = cluster;
+		if (value)
+			grown.set[set_find(&grown, value >> 1)] = value;
 	}
 	free(metadata->set);
 	*metadata = grown;
@@ -73,18 +91,19 @@ set_make_room(struct metadata *metadata)
 }
 
 int
-metadata_add_cluster(struct metadata *metadata, uint64_t host)
+metadata_add_cluster(struct metadata *metadata, enum metadata_kind kind,
+    uint64_t host)
 {
 	uint64_t cluster = host >> metadata->cluster_bits;
 	int err;
 
-	assert(cluster > 0);
+	assert(cluster > 0 && kind <= METADATA_REFCOUNT_BLOCK);
 	if (metadata_find(metadata, host, 1ull << metadata->cluster_bits))
 		return -EEXIST;
 	err = set_make_room(metadata);
 	if (err)
 		return err;
-	metadata->set[set_find(metadata, cluster)] = cluster;
+	metadata->set[set_find(metadata, cluster)] = cluster << 1 | kind;
 	metadata->set_count++;
 	return 0;
 }
@@ -97,7 +116,7 @@ metadata_remove_cluster(struct metadata *metadata, uint64_t host)
 	size_t mask = metadata->set_room - 1;
 	size_t hole, slot;
 
-	assert(set_has(metadata, cluster));
+	assert(set_get(metadata, cluster));
 	hole = set_find(metadata, cluster);
 	metadata->set[hole] = 0;
 	metadata->set_count--;
@@ -106,7 +125,7 @@ metadata_remove_cluster(struct metadata *metadata, uint64_t host)
 		uint64_t moved = metadata->set[slot];
 
 		metadata->set[slot] = 0;
-		metadata->set[set_find(metadata, moved)] = moved;
+		metadata->set[set_find(metadata, moved >> 1)] = moved;
 	}
 }
 
@@ -148,24 +167,27 @@ range_find(const struct metadata *metadata, uint64_t host, uint64_t bytes)
 	return NULL;
 }
 
-static bool
-range_has_tables(const struct metadata *metadata, uint64_t host,
-    uint64_t bytes)
+/* What is in the set about the first of the clusters that has a table. */
+static uint64_t
+find_table(const struct metadata *metadata, uint64_t host, uint64_t bytes)
 {
 	uint64_t first = host >> metadata->cluster_bits;
 	uint64_t last = (host + bytes - 1) >> metadata->cluster_bits;
 
 	if (metadata->set_count == 0)
-		return false;
-	for (uint64_t cluster = first; cluster <= last; cluster++)
-		if (set_has(metadata, cluster))
-			return true;
-	return false;
+		return 0;
+	for (uint64_t cluster = first; cluster <= last; cluster++) {
+		uint64_t value = set_get(metadata, cluster);
+
+		if (value)
+			return value;
+	}
+	return 0;
 }
 
 int
-metadata_add_range(struct metadata *metadata, uint64_t host, uint64_t bytes,
-    const char *what)
+metadata_add_range(struct metadata *metadata, enum metadata_kind kind,
+    uint64_t host, uint64_t bytes)
 {
 	size_t index = range_after(metadata, host);
 
@@ -186,7 +208,7 @@ metadata_add_range(struct metadata *metadata, uint64_t host, uint64_t bytes,
 	}
 	memmove(&metadata->ranges[index + 1], &metadata->ranges[index],
 	    (metadata->ranges_count - index) * sizeof(*metadata->ranges));
-	metadata->ranges[index] = (struct metadata_range){host, bytes, what};
+	metadata->ranges[index] = (struct metadata_range){host, bytes, kind};
 	metadata->ranges_count++;
 	return 0;
 }
@@ -207,9 +229,26 @@ const char *
 metadata_find(const struct metadata *metadata, uint64_t host, uint64_t bytes)
 {
 	const struct metadata_range *range = range_find(metadata, host, bytes);
+	uint64_t table;
 
 	if (range)
-		return range->what;
-	return range_has_tables(metadata, host, bytes) ?
-	    "an L2 table or refcount block" : NULL;
+		return metadata_name(range->kind);
+	table = find_table(metadata, host, bytes);
+	return table ? metadata_name(table & 1) : NULL;
+}
+
+bool
+metadata_is(const struct metadata *metadata, enum metadata_kind kind,
+    uint64_t host, uint64_t bytes)
+{
+	const struct metadata_range *range;
+	uint64_t cluster = host >> metadata->cluster_bits;
+
+	if (kind <= METADATA_REFCOUNT_BLOCK)
+		return bytes <= (1ull << metadata->cluster_bits) - (host &
+		    ((1ull << metadata->cluster_bits) - 1)) &&
+		    set_get(metadata, cluster) == (cluster << 1 | kind);
+	range = range_find(metadata, host, bytes);
+	return range && range->kind == kind && range->host <= host &&
+	    bytes <= range->bytes - (host - range->host);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening and closing a qcow2 image.
+ * Opening and closing a qcow2 image; open_writing.c has what is only for
+ * writing.
  *
  * What a request needs to trust is read and validated here: header, snapshot
  * table, L1 table, refcount table.  Every table is in the index of metadata
@@ -12,8 +13,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "qcow2/bitmap_directory.h"
 #include "qcow2/internal.h"
+#include "qcow2/open_internal.h"
 #include "runtime/log.h"
 
 /* Bad entries of one table that are logged; more are only counted. */
@@ -80,30 +81,30 @@ log_faults(const struct image *image, const uint64_t *table, uint64_t entries,
 struct overlaps {
 	unsigned count;
 	uint64_t host;		/* of the last one found */
-	const char *what;
+	enum metadata_kind kind;
 };
 
 static int
-add_range(struct image *image, uint64_t host, uint64_t bytes,
-    const char *what, struct overlaps *overlaps)
+add_range(struct image *image, enum metadata_kind kind, uint64_t host,
+    uint64_t bytes, struct overlaps *overlaps)
 {
-	int err = metadata_add_range(&image->metadata, host, bytes, what);
+	int err = metadata_add_range(&image->metadata, kind, host, bytes);
 
 	if (err != -EEXIST)
 		return err;
-	*overlaps = (struct overlaps){overlaps->count + 1, host, what};
+	*overlaps = (struct overlaps){overlaps->count + 1, host, kind};
 	return 0;
 }
 
 static int
-add_table(struct image *image, uint64_t host, const char *what,
+add_table(struct image *image, enum metadata_kind kind, uint64_t host,
     struct overlaps *overlaps)
 {
-	int err = metadata_add_cluster(&image->metadata, host);
+	int err = metadata_add_cluster(&image->metadata, kind, host);
 
 	if (err != -EEXIST)
 		return err;
-	*overlaps = (struct overlaps){overlaps->count + 1, host, what};
+	*overlaps = (struct overlaps){overlaps->count + 1, host, kind};
 	return 0;
 }
 
@@ -118,9 +119,9 @@ add_snapshots(struct image *image, struct overlaps *overlaps)
 		if (snapshot_l1_fault(snapshot, &image->header,
 		    image->limits.host_end))
 			continue;
-		err = add_range(image, snapshot->l1_offset,
-		    (uint64_t)snapshot->l1_entries * ENTRY_BYTES,
-		    "the L1 table of a snapshot", overlaps);
+		err = add_range(image, METADATA_SNAPSHOT_L1,
+		    snapshot->l1_offset,
+		    (uint64_t)snapshot->l1_entries * ENTRY_BYTES, overlaps);
 		if (err)
 			return err;
 	}
@@ -135,8 +136,8 @@ add_tables(struct image *image, struct overlaps *overlaps)
 		int err = 0;
 
 		if (entry && !entry_l1_fault(entry, &image->limits))
-			err = add_table(image, entry_host(entry),
-			    "an L2 table", overlaps);
+			err = add_table(image, METADATA_L2,
+			    entry_host(entry), overlaps);
 		if (err)
 			return err;
 	}
@@ -145,8 +146,8 @@ add_tables(struct image *image, struct overlaps *overlaps)
 		int err = 0;
 
 		if (entry && !entry_refcount_fault(entry, &image->limits))
-			err = add_table(image, entry_refcount_block(entry),
-			    "a refcount block", overlaps);
+			err = add_table(image, METADATA_REFCOUNT_BLOCK,
+			    entry_refcount_block(entry), overlaps);
 		if (err)
 			return err;
 	}
@@ -159,23 +160,23 @@ build_index(struct image *image, struct overlaps *overlaps)
 	const struct header *header = &image->header;
 	int err;
 
-	err = add_range(image, 0, image->cluster_bytes, "the header",
+	err = add_range(image, METADATA_HEADER, 0, image->cluster_bytes,
 	    overlaps);
 	if (!err)
-		err = add_range(image, header->l1_offset,
-		    (uint64_t)header->l1_entries * ENTRY_BYTES,
-		    "the L1 table", overlaps);
+		err = add_range(image, METADATA_L1, header->l1_offset,
+		    (uint64_t)header->l1_entries * ENTRY_BYTES, overlaps);
 	if (!err)
-		err = add_range(image, header->refcount_table_offset,
-		    image->refcount_table_entries * ENTRY_BYTES,
-		    "the refcount table", overlaps);
+		err = add_range(image, METADATA_REFCOUNT_TABLE,
+		    header->refcount_table_offset,
+		    image->refcount_table_entries * ENTRY_BYTES, overlaps);
 	if (!err)
-		err = add_range(image, header->snapshots_offset,
-		    image->snapshots.bytes, "the snapshot table", overlaps);
-	if (!err && header->bitmaps.present && !header->bitmaps.fault)
-		err = add_range(image, header->bitmaps.directory_offset,
-		    header->bitmaps.directory_bytes, "the bitmap directory",
+		err = add_range(image, METADATA_SNAPSHOTS,
+		    header->snapshots_offset, image->snapshots.bytes,
 		    overlaps);
+	if (!err && header->bitmaps.present && !header->bitmaps.fault)
+		err = add_range(image, METADATA_BITMAPS,
+		    header->bitmaps.directory_offset,
+		    header->bitmaps.directory_bytes, overlaps);
 	if (!err)
 		err = add_snapshots(image, overlaps);
 	return err ? err : add_tables(image, overlaps);
@@ -192,12 +193,13 @@ index_metadata(struct image *image, struct error *error)
 		return 0;
 	if (!image->writable) {
 		log_warning("%u tables overlap others, the last is %s at "
-		    "0x%llx file=%s", overlaps.count, overlaps.what,
+		    "0x%llx file=%s", overlaps.count,
+		    metadata_name(overlaps.kind),
 		    (unsigned long long)overlaps.host, image->path);
 		return 0;
 	}
 	error_set(error, -EIO, "%s is corrupt: %s at 0x%llx overlaps another "
-	    "table", image->path, overlaps.what,
+	    "table", image->path, metadata_name(overlaps.kind),
 	    (unsigned long long)overlaps.host);
 	error_hint(error, "repair: qemu-img check -r all %s      or look "
 	    "only: qnbd serve -r %s", image->path, image->path);
@@ -235,6 +237,20 @@ settle_geometry(struct image *image, struct error *error)
 	return 0;
 }
 
+/* Counts and logs the bad entries of the tables that are loaded as a whole. */
+void
+open_judge_tables(struct image *image)
+{
+	const struct header *header = &image->header;
+
+	image->table_faults = log_faults(image, image->l1,
+	    header->l1_entries, header->l1_offset, "the L1 table",
+	    entry_l1_fault);
+	image->table_faults += log_faults(image, image->refcount_table,
+	    image->refcount_table_entries, header->refcount_table_offset,
+	    "the refcount table", entry_refcount_fault);
+}
+
 co_fn static int
 load_tables(struct image *image, struct error *error)
 {
@@ -250,15 +266,9 @@ load_tables(struct image *image, struct error *error)
 		err = load_table(image, header->refcount_table_offset,
 		    image->refcount_table_entries, "the refcount table",
 		    &image->refcount_table, error);
-	if (err)
-		return err;
-	image->table_faults = log_faults(image, image->l1,
-	    header->l1_entries, header->l1_offset, "the L1 table",
-	    entry_l1_fault);
-	image->table_faults += log_faults(image, image->refcount_table,
-	    image->refcount_table_entries, header->refcount_table_offset,
-	    "the refcount table", entry_refcount_fault);
-	return 0;
+	if (!err)
+		open_judge_tables(image);
+	return err;
 }
 
 static void
@@ -276,140 +286,6 @@ free_tables(struct image *image)
 	snapshot_table_free(&image->snapshots);
 	monitor_destroy(&image->monitor);
 	header_free(&image->header);
-}
-
-/* ---- opening for writing ---- */
-
-/* The cluster behind the last one that has a refcount. */
-co_fn static int
-find_end(struct image *image, uint64_t *endp)
-{
-	unsigned block_bits = image->refcounts.block_bits;
-	uint64_t block = image->refcount_table_entries;
-
-	while (block > 0 && !image->refcount_table[block - 1])
-		block--;
-	for (; block > 0; block--) {
-		uint64_t first = (block - 1) << block_bits;
-		uint64_t cluster = first, end = 0, run;
-
-		while (cluster < first + (1ull << block_bits)) {
-			bool is_free;
-			int err = refcount_scan(image, cluster,
-			    first + (1ull << block_bits) - cluster, &run,
-			    &is_free);
-
-			if (err)
-				return err;
-			cluster += run;
-			if (!is_free)
-				end = cluster;
-		}
-		if (end > 0) {
-			*endp = end;
-			return 0;
-		}
-	}
-	*endp = 1;
-	return 0;
-}
-
-/* Names the bitmaps that writing makes invalid, or refuses to do that. */
-co_fn static int
-give_up_bitmaps(struct image *image, bool refuse, struct error *error)
-{
-	struct bitmap_directory directory;
-	struct error ignored;
-	char names[256] = "(their directory cannot be read)";
-
-	if (!header_bitmaps_valid(&image->header))
-		return 0;
-	if (!bitmap_directory_load(image->file, &image->header, &directory,
-	    &ignored)) {
-		bitmap_directory_names(&directory, names, sizeof(names));
-		bitmap_directory_free(&directory);
-	}
-	if (!refuse) {
-		log_warning("writing makes the persistent bitmaps of %s "
-		    "invalid: %s", image->path, names);
-		return 0;
-	}
-	error_set(error, -EROFS, "%s has persistent bitmaps that writing "
-	    "would make invalid: %s", image->path, names);
-	error_hint(error, "serve it read-only with -r, or without "
-	    "--refuse-bitmaps");
-	return -EROFS;
-}
-
-/* O7: no autoclear feature may survive the first change. */
-co_fn static int
-clear_autoclear(struct image *image, struct error *error)
-{
-	struct header_patch patch = header_patch_autoclear(0);
-	int err;
-
-	if (image->header.version < 3 || !image->header.autoclear)
-		return 0;
-	err = file_pwrite(image->file, patch.data, patch.bytes, patch.offset,
-	    0);
-	if (!err)
-		err = file_fdatasync(image->file);
-	if (err)
-		return error_set(error, err, "cannot update the header of "
-		    "%s: %s", image->path, strerror(-err));
-	image->header.autoclear = 0;
-	return 0;
-}
-
-/* A table with bad entries is no ground to write on. */
-static int
-check_tables(const struct image *image, struct error *error)
-{
-	if (image->table_faults == 0)
-		return 0;
-	error_set(error, -EIO, "%s is damaged: %llu entries of its L1 or "
-	    "refcount table are wrong", image->path,
-	    (unsigned long long)image->table_faults);
-	error_hint(error, "find out more: qnbd check %s      or look only: "
-	    "qnbd serve -r %s", image->path, image->path);
-	return -EIO;
-}
-
-co_fn static int
-prepare_writing(struct image *image, const struct image_options *options,
-    struct error *error)
-{
-	uint64_t end = (image->limits.host_end + image->cluster_bytes - 1) >>
-	    image->cluster_bits;
-	uint64_t used_end = 0;
-	int err;
-
-	image->device_bytes = image->limits.host_end;
-	err = check_tables(image, error);
-	if (err)
-		return err;
-	monitor_enter(&image->monitor);
-	err = find_end(image, &used_end);
-	monitor_leave(&image->monitor);
-	if (err)
-		return error_set(error, err, "cannot read the refcounts of "
-		    "%s: %s", image->path, strerror(-err));
-	/*
-	 * The length of a device says nothing.  A file may be shorter than its
-	 * refcounts say, after a crash or a cut: what would be there stays out
-	 * of use, and entries that point there stay wrong.
-	 */
-	if (image->file->is_regular && used_end > end) {
-		image->limits.gap_begin = end << image->cluster_bits;
-		image->limits.gap_end = used_end << image->cluster_bits;
-	}
-	if (!image->file->is_regular)
-		end = used_end;
-	image->allocator.scan_next = 1;
-	image->allocator.scan_end = end;
-	image->end_cluster = used_end > end ? used_end : end;
-	err = give_up_bitmaps(image, options->refuse_bitmaps, error);
-	return err ? err : clear_autoclear(image, error);
 }
 
 int
@@ -437,7 +313,7 @@ qcow2_open(struct image *image, const struct image_options *options,
 	if (!err)
 		err = index_metadata(image, error);
 	if (!err && image->writable)
-		err = prepare_writing(image, options, error);
+		err = open_for_writing(image, options, error);
 	if (err) {
 		free_tables(image);
 		return err;
@@ -453,7 +329,7 @@ qcow2_open(struct image *image, const struct image_options *options,
 co_fn static int
 settle(struct image *image)
 {
-	int err = 0;
+	int err = image->failed ? -EIO : 0;
 
 	while (!err && (barrier_is_needed(image) ||
 	    image->quarantine.count > 0)) {

@@ -201,6 +201,9 @@ count_last_references(struct image *image, uint64_t cluster, uint64_t count)
 co_fn static void
 release_last(struct image *image, uint64_t cluster, uint64_t count)
 {
+	if (guard_new(image, cluster << image->cluster_bits,
+	    count << image->cluster_bits))
+		return;
 	if (image->discard == IMAGE_DISCARD_UNMAP)
 		file_fallocate(image->file, FILE_PUNCH,
 		    cluster << image->cluster_bits,
@@ -211,7 +214,7 @@ release_last(struct image *image, uint64_t cluster, uint64_t count)
 co_fn static void
 release_run(struct image *image, uint64_t cluster, uint64_t count)
 {
-	while (count > 0) {
+	while (count > 0 && !image->failed) {
 		uint64_t part = count < RELEASE_CLUSTERS ? count :
 		    RELEASE_CLUSTERS;
 		uint64_t last = count_last_references(image, cluster, part);
@@ -235,7 +238,7 @@ quarantine_release(struct image *image)
 {
 	struct quarantine *quarantine = &image->quarantine;
 
-	while (quarantine->count > 0) {
+	while (quarantine->count > 0 && !image->failed) {
 		struct quarantine_run run = *run_at(quarantine, 0);
 
 		if (run.cut > image->barrier.stable_cut ||

@@ -260,20 +260,25 @@ make_block(struct image *image, uint64_t index)
 		return err;
 	/* Nobody else may take it while the block is on its way. */
 	image->end_cluster++;
-	if (!counts_itself)
+	err = guard_new(image, host, image->cluster_bytes);
+	if (!err && !counts_itself)
 		err = take_in_slice(image, cluster, 1);
 	if (err)
 		goto give_end_back;
-	err = write_block(image, index, cluster);
-	if (!err)
-		err = metadata_add_cluster(&image->metadata, host);
+	err = metadata_add_cluster(&image->metadata, METADATA_REFCOUNT_BLOCK,
+	    host);
 	if (err)
 		goto drop_count;
+	err = write_block(image, index, cluster);
+	if (err)
+		goto remove_block;
 	slice_forget(image, host, image->cluster_bytes);
 	image_extend(image);
 	changes_add(&refcounts->hooks, index, host);
 	image->refcount_table[index] = host;
 	return 0;
+remove_block:
+	metadata_remove_cluster(&image->metadata, host);
 drop_count:
 	if (!counts_itself)
 		refcount_drop(image, cluster, &left);
@@ -339,7 +344,7 @@ grow_table(struct image *image, uint64_t cluster)
 	uint64_t entries = (clusters << image->cluster_bits) / ENTRY_BYTES;
 	uint64_t place;
 	uint64_t *table;
-	int err = 0;
+	int err;
 
 	if (clusters << image->cluster_bits > HEADER_REFCOUNT_TABLE_BYTES_MAX)
 		return -ENOSPC;
@@ -352,14 +357,16 @@ grow_table(struct image *image, uint64_t cluster)
 	image->refcount_table_entries = entries;
 	place = image->end_cluster;
 	image->end_cluster += clusters;
+	err = guard_new(image, place << image->cluster_bits,
+	    clusters << image->cluster_bits);
 	for (uint64_t i = 0; i < clusters && !err; i++)
 		err = ensure_block(image, place + i);
 	for (uint64_t i = 0; i < clusters && !err; i++)
 		err = take_in_slice(image, place + i, 1);
 	if (!err)
 		err = metadata_add_range(&image->metadata,
-		    place << image->cluster_bits,
-		    clusters << image->cluster_bits, "the refcount table");
+		    METADATA_REFCOUNT_TABLE, place << image->cluster_bits,
+		    clusters << image->cluster_bits);
 	if (err) {
 		forget_growth(image, old_entries);
 		give_end_back(image, place, clusters, err);

@@ -181,13 +181,46 @@ slice_l2_fault(const struct image *image, uint64_t entry)
 	}
 }
 
-static void
-validate(struct image *image, struct slice *slice)
+/*
+ * Whether a bad entry proves that the image is corrupt: nobody who writes
+ * images makes it, and the file's end being lost does not explain it.
+ * Reserved bits prove nothing; they may be those of a program to come.
+ */
+static bool
+proves_corruption(const struct image *image, uint64_t entry)
+{
+	const struct entry_limits *limits = &image->limits;
+	uint64_t end = limits->host_end > limits->gap_end ?
+	    limits->host_end : limits->gap_end;
+	struct entry_span span = {entry_host(entry), image->cluster_bytes};
+
+	if (entry & ENTRY_COMPRESSED) {
+		span = entry_compressed(entry, image->cluster_bits);
+		if (entry_copied(entry) || span.host >= ENTRY_HOST_END)
+			return false;
+		end += image->cluster_bytes;
+	} else if (entry & ENTRY_L2_RESERVED) {
+		return false;
+	} else if (entry & ENTRY_ZERO && !limits->zero_flag) {
+		return true;
+	} else if (span.host & (image->cluster_bytes - 1)) {
+		return true;
+	}
+	/* Behind the last refcount, or in a table. */
+	return span.host + span.bytes > end + image->cluster_bytes - 1 ||
+	    metadata_find(&image->metadata, span.host, span.bytes);
+}
+
+/*
+ * Looks at all entries; an L2 slice is found faulty or not.  Logs the first
+ * bad one if none was found before.  One that proves the image corrupt, or 0.
+ */
+static uint64_t
+find_faults(struct image *image, struct slice *slice)
 {
 	size_t count = image->slices.slice_bytes / ENTRY_BYTES;
+	uint64_t proof = 0;
 
-	if (slice->kind != SLICE_L2)
-		return;
 	for (size_t i = 0; i < count; i++) {
 		uint64_t entry = entry_load(slice->data, i);
 		const char *fault = entry ? slice_l2_fault(image, entry) : NULL;
@@ -200,7 +233,26 @@ validate(struct image *image, struct slice *slice)
 			    i * ENTRY_BYTES), (unsigned long long)entry,
 			    fault, image->file->name);
 		slice->faulty = true;
+		if (!proof && proves_corruption(image, entry))
+			proof = entry;
 	}
+	return proof;
+}
+
+/* Suspends only if the image turns out to be corrupt. */
+co_fn static void
+validate(struct image *image, struct slice *slice)
+{
+	uint64_t proof;
+
+	slice->reused = image->metadata.reused;
+	if (slice->kind != SLICE_L2)
+		return;
+	proof = find_faults(image, slice);
+	if (proof)
+		guard_corrupt(image, "the L2 table at 0x%llx has the entry "
+		    "0x%llx", (unsigned long long)slice->host,
+		    (unsigned long long)proof);
 }
 
 /* Reads a new slice, alone; the others that want it wait in loaded. */
@@ -272,6 +324,8 @@ slice_pin(struct image *image, enum slice_kind kind, uint64_t host,
 			link_newest(cache, slice);
 		}
 		slice->pins++;
+		if (slice->reused != image->metadata.reused)
+			validate(image, slice);
 		*slicep = slice;
 		return 0;
 	}
@@ -458,6 +512,13 @@ collect(struct image *image, enum slice_kind kind,
 	return 0;
 }
 
+/* What a slice has to be in, or it is not written. */
+static enum metadata_kind
+table_kind(enum slice_kind kind)
+{
+	return kind == SLICE_L2 ? METADATA_L2 : METADATA_REFCOUNT_BLOCK;
+}
+
 /* Writes as many of the sorted slices as stand side by side; how many. */
 co_fn static size_t
 write_neighbours(struct image *image, struct slice **list, size_t count,
@@ -472,6 +533,10 @@ write_neighbours(struct image *image, struct slice **list, size_t count,
 		uint8_t *data = list[run]->frozen ? list[run]->frozen :
 		    list[run]->data;
 
+		*errp = guard_table(image, table_kind(list[run]->kind),
+		    list[run]->host, bytes);
+		if (*errp)
+			return run;
 		iov[run++] = (struct iovec){data, bytes};
 	}
 	*errp = file_pwritev(image->file, iov, (unsigned)run, list[0]->host,

@@ -9,8 +9,9 @@
  * decide without suspending.
  *
  * Entries are held as they stand on disk.  A slice is validated when it is
- * loaded; one with a bad entry is logged and remembered as faulty, and only
- * the use of a bad entry fails.
+ * loaded, and again when a table has come to where something else had been;
+ * one with a bad entry is logged and remembered as faulty, and only the use of
+ * a bad entry fails, unless it proves that the image is corrupt (guard.h).
  *
  * Only clean slices nobody pins are evicted, least recently used first.  The
  * limit is soft: a load never waits for room.
@@ -44,6 +45,7 @@ struct slice {
 	unsigned pins;
 	bool loading;
 	bool faulty;		/* has entries that are wrong */
+	uint64_t reused;	/* of the metadata, when that was found out */
 	/*
 	 * Two lists of changed slices take turns: one gathers, one is being
 	 * written.  A slice may be in both.

@@ -6,6 +6,9 @@
 #include "qcow2/window.h"
 #include "runtime/file.h"
 
+/* What is read at once, unless more is asked for. */
+#define READ_BYTES 16384u
+
 int
 window_open(struct window *window, struct file *file, uint64_t offset,
     uint64_t end)
@@ -27,12 +30,15 @@ window_close(struct window *window)
 	window->buffer = NULL;
 }
 
-/* Moves what is left to the front and fills the buffer up behind it. */
+/*
+ * Moves what is left to the front and fills the buffer up behind it, so that
+ * it holds bytes of them; most tables are short.
+ */
 co_fn static int
-window_refill(struct window *window)
+window_refill(struct window *window, size_t bytes)
 {
 	uint64_t left = window->end - window->offset;
-	size_t wanted = WINDOW_TAKE_BYTES_MAX;
+	size_t wanted = bytes > READ_BYTES ? bytes : READ_BYTES;
 	int err;
 
 	if (wanted > left)
@@ -56,7 +62,7 @@ window_peek(struct window *window, size_t bytes, const void **datap)
 	if (bytes > window->end - window->offset)
 		return -EINVAL;
 	if (bytes > window->bytes) {
-		err = window_refill(window);
+		err = window_refill(window, bytes);
 		if (err)
 			return err;
 	}

@@ -199,7 +199,9 @@ choose_target(struct write *write, struct target *target)
 	entry = entry_at(image, slice, write->guest);
 	use_kept = kept_room_usable(image);
 	*target = (struct target){0};
-	if (is_in_place(entry)) {
+	if (image->failed) {
+		err = -EIO;
+	} else if (is_in_place(entry)) {
 		err = -EAGAIN;
 	} else if (use_kept && is_kept(entry)) {
 		err = l2_run(image, slice, write->guest, write->length, &run);
@@ -394,17 +396,15 @@ write_step(struct write *write)
 	int err;
 
 	monitor_enter(&image->monitor);
-	if (image->failed) {
-		monitor_leave(&image->monitor);
-		return -EIO;
-	}
 	epoch = epoch_enter(&image->epochs);
 	err = l2_pin(image, write->guest, &slice);
 	if (err) {
 		monitor_leave(&image->monitor);
 		goto leave_epoch;
 	}
-	err = l2_run(image, slice, write->guest, write->length, &run);
+	/* Now: what was just loaded may have shown that it is corrupt. */
+	err = image->failed ? -EIO :
+	    l2_run(image, slice, write->guest, write->length, &run);
 	sync_alone = write->fua && slice && may_sync_alone(image, slice);
 	l2_unpin(image, slice);
 	if (err) {

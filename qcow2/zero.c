@@ -152,8 +152,12 @@ clear_step(struct image *image, uint64_t guest, uint64_t length,
 	count = (end - guest + image->cluster_bytes - 1) >>
 	    image->cluster_bits;
 	claim_take(image, &claim, guest, end - guest);
-	err = keep_room ? room_keep(image, guest, count) :
-	    free_claimed(image, guest, count);
+	if (image->failed)
+		err = -EIO;
+	else if (keep_room)
+		err = room_keep(image, guest, count);
+	else
+		err = free_claimed(image, guest, count);
 	claim_release(image, &claim);
 leave_epoch:
 	epoch_leave(epoch);

@@ -85,7 +85,28 @@ START_TEST(r6_table_and_full_disk)
 }
 END_TEST
 
-/* A table with refcount 0, as such programs leave it, is not given out. */
+/* Writes until that is stopped, then looks whether the table stands. */
+co_fn static void
+fill_until_stopped(struct world *world)
+{
+	int err = 0;
+
+	for (uint64_t guest = CLUSTER; guest < OTHER_TABLE && !err;
+	    guest += 65536) {
+		struct request request =
+		    request_of(ACTION_WRITE, guest, 65536, 0x55, 0);
+
+		request_start(world, 0, &request);
+		err = request_wait(&request);
+	}
+	ck_assert_int_eq(err, -EIO);
+	world_expect(world, A, CLUSTER, 0x11);
+}
+
+/*
+ * A table with refcount 0, as such programs leave it, is not given out: the
+ * image is marked as corrupt, which keeps it from being written again.
+ */
 START_TEST(r6_live_table_with_refcount_0)
 {
 	struct world_options options = {
@@ -93,18 +114,18 @@ START_TEST(r6_live_table_with_refcount_0)
 	};
 	const uint16_t none = 0;
 	struct world world;
-	uint64_t table;
+	uint64_t table, entry;
 
 	world_prepare(&world, &options, prepare_a);
 	table = entry_host(world_peek64(&world, world_peek64(&world, 40)));
+	entry = world_peek64(&world, table);
 	file_sim_poke(world.disk, &none, sizeof(none),
 	    world_refcount(&world, table));
 	ck_assert_int_eq(world_open(&world), 0);
-	world_run(&world, fill_disk);
-	ck_assert_int_eq(world_close(&world), 0);
-	ck_assert_int_eq(world_open(&world), 0);
-	world_run(&world, fill_disk);
-	ck_assert_int_eq(world_close(&world), 0);
+	world_run(&world, fill_until_stopped);
+	ck_assert_int_eq(world_close(&world), -EIO);
+	ck_assert_uint_eq(world_peek64(&world, table), entry);
+	ck_assert_int_eq(world_open(&world), -EROFS);
 	world_free(&world);
 }
 END_TEST

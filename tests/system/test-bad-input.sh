@@ -217,7 +217,8 @@ test_dirty_and_corrupt()
 	stop_qnbd
 }
 
-# Entries that lie: the range behind them fails, the rest does not.
+# Entries that lie: the range behind them fails, the rest can be read.  If it
+# is no accident of a lost end, the image is marked and written no more.
 test_bad_entries()
 {
 	local l2=$((0x40000)) l1=$((0x30000))
@@ -234,10 +235,23 @@ test_bad_entries()
 	io 1 'write 64k 4k'
 	io 1 'read 192k 4k'
 	io 1 'write 192k 4k'
-	io 0 'read -P 1 256k 768k' 'write -P 5 256k 64k' 'read -P 5 256k 64k' \
-	    'read -P 2 1536M 1M'
-	stop_qnbd
+	io 1 'write 256k 64k'
+	io 1 'write 512M 64k'
+	io 0 'read -P 1 256k 768k' 'read -P 2 1536M 1M'
+	# What could not be made stable shows in the exit status.
+	kill -TERM "$pid"
+	wait_qnbd 1
 	expect_text "$log" 'entries.qcow2'
+	[ "$(grep -c 'the image is corrupt' "$log")" -eq 1 ] ||
+	    fail "it is not said once that the image is corrupt"
+	refused 1 '^qnbd: entries.qcow2 is marked as corrupt' entries.qcow2
+	# Reserved bits alone are no proof.
+	with_fields reserved.qcow2 $((l2 + 0)):8:0x8200000000050000
+	start_qnbd reserved.qcow2
+	io 1 'read 0 4k'
+	io 1 'write 0 4k'
+	io 0 'write -P 5 256k 64k' 'read -P 5 256k 64k'
+	stop_qnbd
 	# An L2 table where the refcount table is.
 	with_fields overlap.qcow2 $l1:8:0x8000000000010000
 	refused 1 'overlap.qcow2 is corrupt' overlap.qcow2

@@ -222,6 +222,27 @@ START_TEST(clusters_under_an_unreadable_block_are_not_checked)
 }
 END_TEST
 
+/* What is behind the end of a file that was cut short has refcounts still. */
+START_TEST(copied_flag_of_a_lost_cluster_is_right)
+{
+	make_image(3, 4);
+	set_l2(9, (CLUSTERS + 2) * C | ENTRY_COPIED);
+	set_refcount(CLUSTERS + 2, 1);
+	expect(1, 0, 0);
+	set_refcount(CLUSTERS + 2, 2);
+	expect(2, 0, 0);
+}
+END_TEST
+
+/* Nothing is known of it, so it cannot be wrong. */
+START_TEST(copied_flag_under_an_unreadable_block_is_no_fault)
+{
+	make_image(3, 4);
+	entry_store(image + REFCOUNT_TABLE * C, 0, BLOCK * C + 512);
+	expect(1, 0, CLUSTERS);
+}
+END_TEST
+
 START_TEST(what_cannot_be_checked_leaves_the_result_alone)
 {
 	static const struct {
@@ -234,6 +255,7 @@ START_TEST(what_cannot_be_checked_leaves_the_result_alone)
 		{ 20, 30, -EINVAL },		/* cluster_bits */
 		{ 36, 1u << 30, -EINVAL },	/* l1_size */
 		{ 72, 1u << 31, -ENOTSUP },	/* an unknown feature */
+		{ 76, 1u << 4, -EINVAL },	/* extended L2 entries */
 	};
 	struct check_result before;
 
@@ -330,10 +352,13 @@ main(void)
 	tcase_add_loop_test(refcounts, refcounts_of_all_widths_are_compared,
 	    0, 7);
 	tcase_add_test(refcounts, refcount_that_cannot_be_so_high_is_a_fault);
+	tcase_add_test(refcounts, copied_flag_of_a_lost_cluster_is_right);
+	tcase_add_test(refcounts,
+	    copied_flag_under_an_unreadable_block_is_no_fault);
 	tcase_add_test(refcounts,
 	    clusters_under_an_unreadable_block_are_not_checked);
 	tcase_add_loop_test(caller,
-	    what_cannot_be_checked_leaves_the_result_alone, 0, 5);
+	    what_cannot_be_checked_leaves_the_result_alone, 0, 6);
 	tcase_add_test(caller, listener_hears_findings_and_progress);
 	tcase_add_test(caller, listener_is_not_flooded);
 	suite_add_tcase(suite, sharing);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* What the two parts of opening a qcow2 image share. */
+#ifndef QCOW2_OPEN_INTERNAL_H
+#define QCOW2_OPEN_INTERNAL_H
+
+#include "qcow2/internal.h"
+
+/* Counts and logs the bad entries of the tables that are loaded as a whole. */
+void open_judge_tables(struct image *image);
+
+/*
+ * Refuses an image that is too damaged to be written, finds out where new
+ * clusters may go, and clears the autoclear bits.  Everything is loaded.
+ */
+co_fn int open_for_writing(struct image *image,
+    const struct image_options *options, struct error *error);
+
+#endif
