@@ -117,8 +117,8 @@ unlink_connection(struct connection *connection)
 }
 
 /*
- * The socket closes last: a client that waits for the end of the stream knows
- * then that what it wrote is stable.
+ * The socket closes after that: a client that waits for the end of the stream
+ * knows then that what it wrote is stable, and that there is a place for it.
  */
 static co_fn void
 end_run(void *arg)
@@ -130,6 +130,7 @@ end_run(void *arg)
 	assert(connection->memory_in_flight == 0);
 	if (connection->export)
 		export_leave(connection->export);
+	server_free_place(server_loop->server);
 	sock_close(&connection->sock);
 	log_end(connection);
 	unlink_connection(connection);

@@ -100,10 +100,15 @@ stop(struct task *task)
 }
 
 void
+server_free_place(struct server *server)
+{
+	atomic_fetch_sub(&server->connections_count, 1);
+}
+
+void
 server_loop_left(struct server_loop *server_loop)
 {
 	atomic_fetch_sub(&server_loop->connections_count, 1);
-	atomic_fetch_sub(&server_loop->server->connections_count, 1);
 	check_drained(server_loop);
 }
 
@@ -302,7 +307,7 @@ let_in(struct server *server, int fd)
 	atomic_fetch_add(&server_loop->connections_count, 1);
 	if (!connection_start(server_loop, fd))
 		return;
-	atomic_fetch_sub(&server->connections_count, 1);
+	server_free_place(server);
 	atomic_fetch_sub(&server_loop->connections_count, 1);
 	loop_close_fd(loop, fd);
 	log_error("out of memory for a client");

@@ -100,6 +100,9 @@ void server_destroy(struct server *server);
 
 /* ---- for connection.c ---- */
 
+/* One more may come, though one of those there is still on its way out. */
+void server_free_place(struct server *server);
+
 /* A connection of loop is gone; the caller has freed it. */
 void server_loop_left(struct server_loop *server_loop);
 

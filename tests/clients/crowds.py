@@ -284,6 +284,21 @@ def clients_over_the_limit_are_turned_away():
         server.stop()
 
 
+@case()
+def a_place_is_free_at_the_end_of_the_stream():
+    """
+    Guards against turning away who comes back at once: a client that has seen
+    its stream end finds its own place free.
+    """
+    with start("one.qcow2", "--max-connections", "1") as server:
+        for i in range(400):
+            sock = join(server.tcp if i % 2 else server.unix)
+            sock.sendall(wire.pack_request(wire.DISC))
+            check_equal(sock.recv(1), b"", "what comes after DISC")
+            sock.close()
+        server.stop()
+
+
 def run_out_of_descriptors(engine):
     clients = 30
     with start(f"probe-{engine}.qcow2", "--io", engine) as server:
