@@ -290,12 +290,15 @@ def a_place_is_free_at_the_end_of_the_stream():
     Guards against turning away who comes back at once: a client that has seen
     its stream end finds its own place free.
     """
-    with start("one.qcow2", "--max-connections", "1") as server:
+    with start("two.qcow2", "--max-connections", "2") as server:
+        # Where clients come in; the others live on another loop.
+        stays = join(server.unix)
         for i in range(400):
             sock = join(server.tcp if i % 2 else server.unix)
             sock.sendall(wire.pack_request(wire.DISC))
             check_equal(sock.recv(1), b"", "what comes after DISC")
             sock.close()
+        read_all_of([stays], b"c" * 512)
         server.stop()
 
 
