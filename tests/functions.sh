@@ -49,6 +49,23 @@ _find_qnbd()
 	exit 1
 }
 
+# draw_seeds THREAD ADDRESS: for tests that try many seeds.  Sets the first one,
+# $seed, how many times as much as usual is done, $rounds, and that only one in
+# $slower is tried, which is 1 but for the two sanitizers.
+draw_seeds()
+{
+	seed=${QNBD_SEED:-1}
+	rounds=${TEST_ROUNDS:-1}
+	slower=1
+	case ${QNBD_SANITIZE:-} in
+	*thread*) slower=$1 ;;
+	*address*) slower=$2 ;;
+	esac
+	echo "QNBD_SEED=$seed TEST_ROUNDS=$rounds"
+	[ "$slower" -eq 1 ] ||
+	    echo "one seed in $slower: the sanitizer is slow"
+}
+
 # Prints why and ends the test as failed.
 fail()
 {

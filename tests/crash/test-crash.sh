@@ -20,19 +20,14 @@ requires qemu-img qemu-io
 
 crash=$(dirname "$QNBD")/tests/crash/crash
 [ -x "$crash" ] || fail "there is no $crash; make check builds it"
-seed=${QNBD_SEED:-1}
-rounds=${TEST_ROUNDS:-1}
+draw_seeds 20 6
 distinct_min=$((20000 * rounds))
 rate_min=300
 sample_one_in=1000
 read_one_in=8
 jobs_max=$(nproc)
-slower=1
 one_job_in=1
-case ${QNBD_SANITIZE:-} in
-*thread*) slower=20 one_job_in=10 ;;
-*address*) slower=6 one_job_in=3 ;;
-esac
+[ "$slower" -eq 1 ] || one_job_in=8
 
 # All sequences, and those that have one request, and two.
 sequences=6174
@@ -203,7 +198,7 @@ try_sequences()
 		fi
 		start "$1" "$image.qcow2" $((first + short_sequences)) \
 		    $(((medium_sequences - short_sequences) / slower)) \
-		    $slower $sample_one_in
+		    "$slower" $sample_one_in
 		# The odd round closes the image in the thick of it.
 		start "$1" "$image.qcow2" \
 		    $((first + sequences + medium_sequences)) \
@@ -224,7 +219,7 @@ try_pairs()
 		try 2 $workload "64k-${widths[(number + 2) % 3]}"
 		number=$((number + 1))
 	done
-	if [ $slower -gt 1 ]; then
+	if [ "$slower" -gt 1 ]; then
 		echo "no clusters of 2 MiB: the sanitizer is slow"
 		return
 	fi
@@ -335,9 +330,7 @@ if [ "${1:-}" = --replay ]; then
 fi
 
 workloads=${*:-all}
-echo "QNBD_SEED=$seed TEST_ROUNDS=$rounds"
-[ "$slower" -eq 1 ] || echo "one seed in $slower, one image in $one_job_in:" \
-    "the sanitizer is slow"
+[ "$slower" -eq 1 ] || echo "and one image in $one_job_in"
 make_images
 mkdir states
 try_all

@@ -13,15 +13,7 @@ requires qemu-img
 
 schedules=$(dirname "$QNBD")/tests/schedule/server_schedules
 [ -x "$schedules" ] || fail "there is no $schedules; make check builds it"
-seed=${QNBD_SEED:-1}
-rounds=${TEST_ROUNDS:-1}
-slower=1
-case ${QNBD_SANITIZE:-} in
-*thread*) slower=20 ;;
-*address*) slower=5 ;;
-esac
-echo "QNBD_SEED=$seed TEST_ROUNDS=$rounds"
-[ "$slower" -eq 1 ] || echo "one schedule in $slower: the sanitizer is slow"
+draw_seeds 40 15
 
 # try CLUSTER-SIZE DISK-SIZE SCHEDULES
 try()
