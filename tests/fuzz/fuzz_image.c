@@ -8,8 +8,8 @@
  * commands, carried out one after the other.  make-image-corpus.py describes
  * the bytes of both.
  *
- * Beyond not crashing: what was written to a cluster reads back at once, as long
- * as nothing else is being freed.  An image that the check had nothing against
+ * Beyond not crashing: what was written to a cluster reads back at once, if
+ * nothing else is being freed.  An image that the check had nothing against
  * serves every request, always reads what was there and what was written, and
  * has nothing against it in the end.  The file does not grow out of proportion,
  * and everything comes to an end.
