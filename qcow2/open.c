@@ -19,6 +19,14 @@
 /* Bad entries of one table that are logged; more are only counted. */
 #define FAULTS_LOGGED_MAX 8
 
+/*
+ * How many free clusters, and how many blocks about them, may lie between the
+ * end of the file and the last refcount: enough for 8 TiB that were given back
+ * in clusters of 64 KiB, and little enough to be looked through in a second.
+ */
+#define FREE_CLUSTERS_MAX (1ull << 27)
+#define FREE_BLOCKS_MAX (1u << 17)
+
 typedef const char *entry_fault_fn(uint64_t entry,
     const struct entry_limits *limits);
 
@@ -280,18 +288,27 @@ free_tables(struct image *image)
 
 /* ---- opening for writing ---- */
 
-/* The cluster behind the last one that has a refcount. */
+/*
+ * The cluster behind the last one that has a refcount, if that is past from;
+ * else from.  -EFBIG if there is too much to look through.
+ */
 co_fn static int
-find_end(struct image *image, uint64_t *endp)
+find_end(struct image *image, uint64_t from, uint64_t *endp)
 {
 	unsigned block_bits = image->refcounts.block_bits;
 	uint64_t block = image->refcount_table_entries;
+	uint64_t blocks = FREE_CLUSTERS_MAX >> block_bits;
 
-	while (block > 0 && !image->refcount_table[block - 1])
-		block--;
-	for (; block > 0; block--) {
+	if (blocks > FREE_BLOCKS_MAX)
+		blocks = FREE_BLOCKS_MAX;
+	for (; block > 0 && block << block_bits > from; block--) {
 		uint64_t first = (block - 1) << block_bits;
 		uint64_t cluster = first, end = 0, run;
+
+		if (!image->refcount_table[block - 1])
+			continue;
+		if (blocks-- == 0)
+			return -EFBIG;
 
 		while (cluster < first + (1ull << block_bits)) {
 			bool is_free;
@@ -306,12 +323,35 @@ find_end(struct image *image, uint64_t *endp)
 				end = cluster;
 		}
 		if (end > 0) {
-			*endp = end;
+			*endp = end > from ? end : from;
 			return 0;
 		}
 	}
-	*endp = 1;
+	*endp = from;
 	return 0;
+}
+
+/* The same from where the file ends; the length of a device says nothing. */
+co_fn static int
+find_used_end(struct image *image, uint64_t file_end, uint64_t *endp,
+    struct error *error)
+{
+	int err;
+
+	monitor_enter(&image->monitor);
+	err = find_end(image, image->file->is_regular ? file_end : 1, endp);
+	monitor_leave(&image->monitor);
+	if (err == -EFBIG) {
+		error_set(error, err, "%s has too many empty refcount blocks "
+		    "for clusters past its end", image->path);
+		error_hint(error, "copy it to a new image, or look only: "
+		    "qnbd serve -r %s", image->path);
+		return err;
+	}
+	if (err)
+		error_set(error, err, "cannot read the refcounts of %s: %s",
+		    image->path, strerror(-err));
+	return err;
 }
 
 /* Names the bitmaps that writing makes invalid, or refuses to do that. */
@@ -381,23 +421,19 @@ prepare_writing(struct image *image, const struct image_options *options,
 {
 	uint64_t end = (image->limits.host_end + image->cluster_bytes - 1) >>
 	    image->cluster_bits;
-	uint64_t used_end = 0;
+	uint64_t used_end;
 	int err;
 
 	image->device_bytes = image->limits.host_end;
 	err = check_tables(image, error);
+	if (!err)
+		err = find_used_end(image, end, &used_end, error);
 	if (err)
 		return err;
-	monitor_enter(&image->monitor);
-	err = find_end(image, &used_end);
-	monitor_leave(&image->monitor);
-	if (err)
-		return error_set(error, err, "cannot read the refcounts of "
-		    "%s: %s", image->path, strerror(-err));
 	/*
-	 * The length of a device says nothing.  A file may be shorter than its
-	 * refcounts say, after a crash or a cut: what would be there stays out
-	 * of use, and entries that point there stay wrong.
+	 * A file may be shorter than its refcounts say, after a crash or a
+	 * cut: what would be there stays out of use, and entries that point
+	 * there stay wrong.
 	 */
 	if (!image->file->is_regular || used_end > end) {
 		image->limits.gap_begin = image->file->is_regular ?
