@@ -399,13 +399,14 @@ give_up_bitmaps(struct image *image, bool refuse, struct error *error)
 }
 
 /* O7: no autoclear feature may survive the first change. */
-co_fn static int
-clear_autoclear(struct image *image, struct error *error)
+co_fn int
+qcow2_begin_writing(struct image *image, struct error *error)
 {
 	struct header_patch patch = header_patch_autoclear(0);
 	int err;
 
-	if (image->header.version < 3 || !image->header.autoclear)
+	if (!image->writable || image->header.version < 3 ||
+	    !image->header.autoclear)
 		return 0;
 	err = file_pwrite(image->file, patch.data, patch.bytes, patch.offset,
 	    0);
@@ -462,8 +463,7 @@ prepare_writing(struct image *image, const struct image_options *options,
 	image->end_cluster = end;
 	image->allocator.scan_next = 1;
 	image->allocator.scan_end = end;
-	err = give_up_bitmaps(image, options->refuse_bitmaps, error);
-	return err ? err : clear_autoclear(image, error);
+	return give_up_bitmaps(image, options->refuse_bitmaps, error);
 }
 
 int
