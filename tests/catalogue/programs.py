@@ -23,6 +23,8 @@ from servers import SANITIZER_MARKS, Unoffered
 SANITIZED = bool(os.environ.get("QNBD_SANITIZE", "").strip())
 # Nothing depends on speed: this only bounds how long a failure takes.
 WALL_SECONDS = 60
+# Others do hang, at names that lead to a FIFO or to a silent server.
+OTHERS_WALL_SECONDS = 10
 POLL_SECONDS = 0.005
 # Sanitizers are slow, and keep what was freed.
 SLOWER = 10 if SANITIZED else 1
@@ -135,6 +137,7 @@ class Refused(Exception):
 class Program:
     title = None
     rules_of_qnbd = False
+    wall_seconds = OTHERS_WALL_SECONDS
 
     def __init__(self, path):
         self.path = path
@@ -145,8 +148,8 @@ class Program:
     def look_command(self, what, path, form):
         raise Unoffered("it only serves")
 
-    def run(self, command, seconds=WALL_SECONDS):
-        return Process(command).wait(seconds)
+    def run(self, command):
+        return Process(command).wait(self.wall_seconds)
 
     def look(self, what, path, form="qcow2"):
         """what is info or check."""
@@ -166,7 +169,7 @@ class Program:
                 process.kill()
 
     def wait_for(self, process, address):
-        deadline = time.monotonic() + WALL_SECONDS
+        deadline = time.monotonic() + self.wall_seconds
         while True:
             try:
                 with wire.Client(address, WALL_SECONDS) as client:
@@ -178,13 +181,14 @@ class Program:
                 raise Refused(process.done)
             if time.monotonic() > deadline:
                 raise Failure(f"{' '.join(process.command)}: neither serves "
-                              f"nor ends in {WALL_SECONDS} s")
+                              f"nor ends in {self.wall_seconds} s")
             time.sleep(POLL_SECONDS)
 
 
 class Qnbd(Program):
     title = "qnbd"
     rules_of_qnbd = True
+    wall_seconds = WALL_SECONDS
 
     def serve_command(self, path, address, form, writable):
         return [self.path, "serve", "-u", address, "-f", form,
