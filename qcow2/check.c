@@ -235,15 +235,17 @@ explain:
 
 /* ---- bitmaps ---- */
 
+/* A table that overlaps another one is not looked into: there could be many. */
 co_fn static int
 mark_bitmap(struct check *check, const struct bitmap *bitmap)
 {
 	uint64_t *table;
 	int err;
 
-	check_mark_table(check, bitmap->table_offset,
+	if (!check_mark_table(check, bitmap->table_offset,
 	    (uint64_t)bitmap->table_entries * ENTRY_BYTES,
-	    "the table of a bitmap");
+	    "the table of a bitmap"))
+		return 0;
 	err = check_load_table(check, bitmap->table_offset,
 	    bitmap->table_entries, "the table of a bitmap", &table);
 	if (err)
@@ -351,6 +353,7 @@ free_check(struct check *check)
 	free(check->snapshots);
 	free(check->refcount_table);
 	free(check->single);
+	free(check->own_tables);
 	free(check->l2_tables);
 	free(check->tables);
 	free(check->counts);

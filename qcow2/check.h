@@ -10,9 +10,13 @@
  * So a file of any back end may be checked, dirty and corrupt images too.
  *
  * Memory: for each cluster of the file a count of 8, 16 or 32 bits (as wide as
- * the refcounts, if they are) and three bits, and the L1 table, the refcount
- * table and at most 4 MiB of buffer.  41 MiB for 1 TiB of clusters of 64 KiB.
+ * the refcounts, if they are) and four bits, and the L1 table, the refcount
+ * table and at most 4 MiB of buffer.  43 MiB for 1 TiB of clusters of 64 KiB.
  * Files of more than CHECK_CLUSTERS_MAX clusters are refused.
+ *
+ * Time: each table is read once for the disk and once for each snapshot that
+ * has it, however often their L1 tables name it; a table that stands where
+ * another one does is not looked into.
  *
  * (Specification: "Host cluster management", "Cluster mapping".)
  */

@@ -29,12 +29,13 @@ check_counts_init(struct check *check)
 	check->counts = calloc(clusters, check->count_bytes);
 	check->tables = calloc(words, sizeof(uint64_t));
 	check->l2_tables = calloc(words, sizeof(uint64_t));
+	check->own_tables = calloc(words, sizeof(uint64_t));
 	check->single_clusters = check->file_clusters +
 	    CHECK_CLUSTERS_PAST_END;
 	check->single = calloc(check->single_clusters / 64 + 1,
 	    sizeof(uint64_t));
 	if (!check->counts || !check->tables || !check->l2_tables ||
-	    !check->single)
+	    !check->own_tables || !check->single)
 		return error_set(check->error, -ENOMEM, "%s: no memory to "
 		    "count the users of %" PRIu64 " clusters", check->name,
 		    check->file_clusters);
@@ -87,7 +88,7 @@ check_mark(struct check *check, uint64_t host, uint64_t bytes,
 	return fault;
 }
 
-void
+bool
 check_mark_table(struct check *check, uint64_t host, uint64_t bytes,
     const char *what)
 {
@@ -96,6 +97,7 @@ check_mark_table(struct check *check, uint64_t host, uint64_t bytes,
 	if (fault)
 		check_report(check, CHECK_CORRUPTION, "%s at 0x%" PRIx64
 		    " (%" PRIu64 " bytes) %s", what, host, bytes, fault);
+	return !fault;
 }
 
 void

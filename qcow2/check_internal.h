@@ -62,6 +62,7 @@ struct check {
 	uint32_t count_max;	/* past it, the file could not say it */
 	uint64_t *tables;	/* bit: in use as a table of one user */
 	uint64_t *l2_tables;	/* bit: in use as an L2 table */
+	uint64_t *own_tables;	/* bit: the same, of the L1 table at work */
 	/* Clusters behind the file's end, which may have been cut off, too. */
 	uint64_t *single;	/* bit: the refcount in the file is 1 */
 	uint64_t single_clusters;
@@ -88,6 +89,12 @@ static inline void
 check_set_bit(uint64_t *bits, uint64_t index)
 {
 	bits[index / 64] |= 1ull << index % 64;
+}
+
+static inline void
+check_clear_bit(uint64_t *bits, uint64_t index)
+{
+	bits[index / 64] &= ~(1ull << index % 64);
 }
 
 static inline uint32_t
@@ -128,8 +135,8 @@ int check_counts_init(struct check *check);
 const char *check_mark(struct check *check, uint64_t host, uint64_t bytes,
     enum check_use use);
 
-/* Marks a table of one user and reports if it may not be there. */
-void check_mark_table(struct check *check, uint64_t host, uint64_t bytes,
+/* Marks a table of one user and reports if it may not be there: false. */
+bool check_mark_table(struct check *check, uint64_t host, uint64_t bytes,
     const char *what);
 
 /* Counts a finding and tells the listener. */

@@ -163,6 +163,23 @@ walk_l2(struct check *check, bool active, uint64_t host, const uint8_t *table)
 	}
 }
 
+/* Marks a table that is in its place; what is wrong with it, or NULL. */
+static const char *
+mark_own_table(struct check *check, uint64_t host)
+{
+	uint64_t cluster = host >> check->cluster_bits;
+	const char *fault = check_mark(check, host, check->cluster_bytes,
+	    CHECK_L2);
+
+	if (fault)
+		return fault;
+	/* Else a small file could make us read one table for years. */
+	if (check_bit(check->own_tables, cluster))
+		return "overlaps the table of an entry before it";
+	check_set_bit(check->own_tables, cluster);
+	return NULL;
+}
+
 /* Marks the table of an entry that is not 0; is it one to go on with? */
 static bool
 mark_l2(struct check *check, const struct check_l1 *l1, uint32_t index,
@@ -176,8 +193,7 @@ mark_l2(struct check *check, const struct check_l1 *l1, uint32_t index,
 	else if (host & (check->cluster_bytes - 1))
 		fault = "is not aligned to a cluster";
 	else
-		fault = check_mark(check, host, check->cluster_bytes,
-		    CHECK_L2);
+		fault = mark_own_table(check, host);
 	if (host && l1->active && !check_copied_is_right(check, entry))
 		copied_fault = entry_copied(entry) ?
 		    "is marked as copied, but its refcount is not 1" :
@@ -246,6 +262,19 @@ walk_entries(struct check *check, const struct check_l1 *l1,
 	return walk_run(check, l1->active, start, count);
 }
 
+/* Other disks may have the same tables. */
+static void
+forget_own_tables(struct check *check, const struct check_l1 *l1,
+    const uint64_t *table)
+{
+	for (uint32_t i = 0; i < l1->entries; i++) {
+		uint64_t cluster = entry_host(table[i]) >> check->cluster_bits;
+
+		if (cluster <= check->file_clusters)
+			check_clear_bit(check->own_tables, cluster);
+	}
+}
+
 co_fn int
 check_walk_l1(struct check *check, const struct check_l1 *l1)
 {
@@ -259,6 +288,7 @@ check_walk_l1(struct check *check, const struct check_l1 *l1)
 	if (err)
 		return err;
 	err = walk_entries(check, l1, table);
+	forget_own_tables(check, l1, table);
 	free(table);
 	return err;
 }

@@ -323,15 +323,15 @@ image_open(const char *path, const struct image_options *options,
 	    options, &image, error);
 	if (err)
 		return err;
-	if (options->no_backing) {
-		*imagep = image;
-		return 0;
+	if (!options->no_backing) {
+		err = chain_create(path, image->file, options, &chain, error);
+		if (err)
+			goto close_image;
+		err = open_backing(chain, image, options, error);
+		chain_free(chain);
 	}
-	err = chain_create(path, image->file, options, &chain, error);
-	if (err)
-		goto close_image;
-	err = open_backing(chain, image, options, error);
-	chain_free(chain);
+	if (!err)
+		err = qcow2_begin_writing(image, error);
 	if (err)
 		goto close_image;
 	*imagep = image;
@@ -345,6 +345,17 @@ int
 image_open_file(struct file *file, const struct image_options *options,
     struct image **imagep, struct error *error)
 {
-	return open_layer(file, file->name, options->format,
-	    options->writable, options, imagep, error);
+	struct image *image;
+	int err = open_layer(file, file->name, options->format,
+	    options->writable, options, &image, error);
+
+	if (err)
+		return err;
+	err = qcow2_begin_writing(image, error);
+	if (err) {
+		image_close(image);
+		return err;
+	}
+	*imagep = image;
+	return 0;
 }

@@ -125,6 +125,11 @@ extern const struct image_ops raw_ops;
  */
 co_fn int qcow2_open(struct image *image, const struct image_options *options,
     struct error *error);
+/*
+ * The first change of the header, if image is to be written: not before all
+ * its backing files are open, as what is refused must stay as it is.
+ */
+co_fn int qcow2_begin_writing(struct image *image, struct error *error);
 co_fn int raw_plan(struct image *image, struct image_plan *plan,
     uint64_t guest, uint64_t length);
 co_fn int raw_open(struct image *image, struct error *error);

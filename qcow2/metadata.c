@@ -39,7 +39,7 @@ metadata_name(enum metadata_kind kind)
 	return names[kind];
 }
 
-/* ---- the set: linear probing, at most half full ---- */
+/* ---- the set: linear probing, at most three quarters full ---- */
 
 static size_t
 slot_of(const struct metadata *metadata, uint64_t cluster)
@@ -67,15 +67,18 @@ set_get(const struct metadata *metadata, uint64_t cluster)
 	    metadata->set[set_find(metadata, cluster)] : 0;
 }
 
-static int
-set_make_room(struct metadata *metadata)
+int
+metadata_make_room(struct metadata *metadata, size_t more)
 {
 	struct metadata grown = *metadata;
+	size_t wanted = metadata->set_count + more;
 
-	if (2 * (metadata->set_count + 1) <= metadata->set_room)
+	if (grown.set_room == 0)
+		grown.set_room = SET_ROOM_MIN;
+	while (wanted > grown.set_room / 4 * 3)
+		grown.set_room *= 2;
+	if (grown.set_room == metadata->set_room)
 		return 0;
-	grown.set_room = metadata->set_room ? 2 * metadata->set_room :
-	    SET_ROOM_MIN;
 	grown.set = calloc(grown.set_room, sizeof(*grown.set));
 	if (!grown.set)
 		return -ENOMEM;
@@ -100,7 +103,7 @@ metadata_add_cluster(struct metadata *metadata, enum metadata_kind kind,
 	assert(cluster > 0 && kind <= METADATA_REFCOUNT_BLOCK);
 	if (metadata_find(metadata, host, 1ull << metadata->cluster_bits))
 		return -EEXIST;
-	err = set_make_room(metadata);
+	err = metadata_make_room(metadata, 1);
 	if (err)
 		return err;
 	metadata->set[set_find(metadata, cluster)] = cluster << 1 | kind;

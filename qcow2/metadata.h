@@ -53,6 +53,9 @@ struct metadata {
 void metadata_init(struct metadata *metadata, unsigned cluster_bits);
 void metadata_free(struct metadata *metadata);
 
+/* Makes room for so many more tables of one cluster at once.  -ENOMEM. */
+int metadata_make_room(struct metadata *metadata, size_t more);
+
 /* Adds a table of one cluster.  -EEXIST if it is in already, -ENOMEM. */
 int metadata_add_cluster(struct metadata *metadata, enum metadata_kind kind,
     uint64_t host);

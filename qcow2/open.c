@@ -128,9 +128,26 @@ add_snapshots(struct image *image, struct overlaps *overlaps)
 	return 0;
 }
 
+static size_t
+count_tables(const uint64_t *table, uint64_t entries)
+{
+	size_t count = 0;
+
+	for (uint64_t i = 0; i < entries; i++)
+		count += table[i] != 0;
+	return count;
+}
+
+/* Room for all is made at once: to grow takes half as much again. */
 static int
 add_tables(struct image *image, struct overlaps *overlaps)
 {
+	size_t count = count_tables(image->l1, image->header.l1_entries) +
+	    count_tables(image->refcount_table,
+	    image->refcount_table_entries);
+
+	if (metadata_make_room(&image->metadata, count))
+		return -ENOMEM;
 	for (uint64_t i = 0; i < image->header.l1_entries; i++) {
 		uint64_t entry = image->l1[i];
 		int err = 0;

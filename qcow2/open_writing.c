@@ -9,18 +9,35 @@
 #include "qcow2/open_internal.h"
 #include "runtime/log.h"
 
-/* The cluster behind the last one that has a refcount. */
+/*
+ * How many free clusters, and how many blocks about them, may lie between the
+ * end of the file and the last refcount: enough for 8 TiB that were given back
+ * in clusters of 64 KiB, and little enough to be looked through in a second.
+ */
+#define FREE_CLUSTERS_MAX (1ull << 27)
+#define FREE_BLOCKS_MAX (1u << 17)
+
+/*
+ * The cluster behind the last one that has a refcount, if that is past from;
+ * else from.  -EFBIG if there is too much to look through.
+ */
 co_fn static int
-find_end(struct image *image, uint64_t *endp)
+find_end(struct image *image, uint64_t from, uint64_t *endp)
 {
 	unsigned block_bits = image->refcounts.block_bits;
 	uint64_t block = image->refcount_table_entries;
+	uint64_t blocks = FREE_CLUSTERS_MAX >> block_bits;
 
-	while (block > 0 && !image->refcount_table[block - 1])
-		block--;
-	for (; block > 0; block--) {
+	if (blocks > FREE_BLOCKS_MAX)
+		blocks = FREE_BLOCKS_MAX;
+	for (; block > 0 && block << block_bits > from; block--) {
 		uint64_t first = (block - 1) << block_bits;
 		uint64_t cluster = first, end = 0, run;
+
+		if (!image->refcount_table[block - 1])
+			continue;
+		if (blocks-- == 0)
+			return -EFBIG;
 
 		while (cluster < first + (1ull << block_bits)) {
 			bool is_free;
@@ -35,12 +52,35 @@ find_end(struct image *image, uint64_t *endp)
 				end = cluster;
 		}
 		if (end > 0) {
-			*endp = end;
+			*endp = end > from ? end : from;
 			return 0;
 		}
 	}
-	*endp = 1;
+	*endp = from;
 	return 0;
+}
+
+/* The same from where the file ends; the length of a device says nothing. */
+co_fn static int
+find_used_end(struct image *image, uint64_t file_end, uint64_t *endp,
+    struct error *error)
+{
+	int err;
+
+	monitor_enter(&image->monitor);
+	err = find_end(image, image->file->is_regular ? file_end : 1, endp);
+	monitor_leave(&image->monitor);
+	if (err == -EFBIG) {
+		error_set(error, err, "%s has too many empty refcount blocks "
+		    "for clusters past its end", image->path);
+		error_hint(error, "copy it to a new image, or look only: "
+		    "qnbd serve -r %s", image->path);
+		return err;
+	}
+	if (err)
+		error_set(error, err, "cannot read the refcounts of %s: %s",
+		    image->path, strerror(-err));
+	return err;
 }
 
 /* Names the bitmaps that writing makes invalid, or refuses to do that. */
@@ -71,13 +111,14 @@ give_up_bitmaps(struct image *image, bool refuse, struct error *error)
 }
 
 /* O7: no autoclear feature may survive the first change. */
-co_fn static int
-clear_autoclear(struct image *image, struct error *error)
+co_fn int
+qcow2_begin_writing(struct image *image, struct error *error)
 {
 	struct header_patch patch = header_patch_autoclear(0);
 	int err;
 
-	if (image->header.version < 3 || !image->header.autoclear)
+	if (!image->writable || image->header.version < 3 ||
+	    !image->header.autoclear)
 		return 0;
 	err = guard_table(image, METADATA_HEADER, patch.offset, patch.bytes);
 	if (!err)
@@ -158,17 +199,15 @@ find_all_miscounted(struct image *image, uint64_t *foundp)
 	return err;
 }
 
-/* Where the refcounts say that the image ends, if they can be believed. */
+/* Whether the refcounts can be believed. */
 co_fn static int
-judge_refcounts(struct image *image, uint64_t *endp, struct error *error)
+judge_refcounts(struct image *image, struct error *error)
 {
 	uint64_t miscounted = 0;
 	int err;
 
 	monitor_enter(&image->monitor);
 	err = find_all_miscounted(image, &miscounted);
-	if (!err && !miscounted)
-		err = find_end(image, endp);
 	monitor_leave(&image->monitor);
 	if (err)
 		return error_set(error, err, "cannot read the refcounts of "
@@ -188,14 +227,16 @@ open_for_writing(struct image *image, const struct image_options *options,
 {
 	uint64_t end = (image->limits.host_end + image->cluster_bytes - 1) >>
 	    image->cluster_bits;
-	uint64_t used_end = 0, scan_end = 0;
+	uint64_t used_end = end, scan_end = 0;
 	int err;
 
 	image->device_bytes = image->limits.host_end;
 	err = check_tables(image, error);
-	if (err)
-		return err;
-	err = judge_refcounts(image, &used_end, error);
+	/* First, since it has a limit: there may be very many blocks. */
+	if (!err)
+		err = find_used_end(image, end, &used_end, error);
+	if (!err)
+		err = judge_refcounts(image, error);
 	if (err)
 		return err;
 	/*
@@ -220,6 +261,5 @@ open_for_writing(struct image *image, const struct image_options *options,
 	image->end_cluster = end;
 	image->allocator.scan_next = 1;
 	image->allocator.scan_end = scan_end ? scan_end : end;
-	err = give_up_bitmaps(image, options->refuse_bitmaps, error);
-	return err ? err : clear_autoclear(image, error);
+	return give_up_bitmaps(image, options->refuse_bitmaps, error);
 }

@@ -182,6 +182,18 @@ START_TEST(tables_of_one_user_may_not_overlap)
 }
 END_TEST
 
+/* And it is not gone through again: CVE-2015-5162, a small file for years. */
+START_TEST(l2_table_may_be_named_once_by_an_l1_table)
+{
+	make_image(3, 4);
+	set_l1(0, L2 * C);
+	set_l1(1, L2 * C);
+	set_refcount(L2, 2);
+	expect(1, 0, 0);
+	ck_assert_uint_eq(result.allocated_clusters, 2);
+}
+END_TEST
+
 START_TEST(zero_flag_belongs_to_version_3)
 {
 	make_image(_i ? 3 : 2, 4);
@@ -348,6 +360,7 @@ main(void)
 	tcase_add_loop_test(sharing, l2_table_may_not_lie_in_a_table_or_data,
 	    0, 4);
 	tcase_add_test(sharing, tables_of_one_user_may_not_overlap);
+	tcase_add_test(sharing, l2_table_may_be_named_once_by_an_l1_table);
 	tcase_add_loop_test(sharing, zero_flag_belongs_to_version_3, 0, 2);
 	tcase_add_loop_test(refcounts, refcounts_of_all_widths_are_compared,
 	    0, 7);
