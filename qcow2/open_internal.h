@@ -9,8 +9,8 @@
 void open_judge_tables(struct image *image);
 
 /*
- * Refuses an image that is too damaged to be written, finds out where new
- * clusters may go, and clears the autoclear bits.  Everything is loaded.
+ * Refuses an image that is too damaged to be written and finds out where new
+ * clusters may go; changes nothing.  Everything is loaded.
  */
 co_fn int open_for_writing(struct image *image,
     const struct image_options *options, struct error *error);

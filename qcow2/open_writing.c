@@ -38,7 +38,6 @@ find_end(struct image *image, uint64_t from, uint64_t *endp)
 			continue;
 		if (blocks-- == 0)
 			return -EFBIG;
-
 		while (cluster < first + (1ull << block_bits)) {
 			bool is_free;
 			int err = refcount_scan(image, cluster,
@@ -147,10 +146,10 @@ check_tables(const struct image *image, struct error *error)
 	return -EIO;
 }
 
-/* The first of the clusters whose refcount is not 1; 0: all are. */
+/* Finds, and logs, the first of the clusters whose refcount is not 1. */
 co_fn static int
 find_miscounted(struct image *image, uint64_t host, uint64_t bytes,
-    uint64_t *foundp)
+    bool *foundp)
 {
 	uint64_t cluster = host >> image->cluster_bits;
 	uint64_t last = (host + bytes - 1) >> image->cluster_bits;
@@ -167,7 +166,7 @@ find_miscounted(struct image *image, uint64_t host, uint64_t bytes,
 		    "%llu file=%s", (unsigned long long)cluster <<
 		    image->cluster_bits, (unsigned long long)value,
 		    image->path);
-		(*foundp)++;
+		*foundp = true;
 		return 0;
 	}
 	return 0;
@@ -176,22 +175,23 @@ find_miscounted(struct image *image, uint64_t host, uint64_t bytes,
 /*
  * Do the refcounts know of the tables that there are in any case?  If a bit is
  * wrong in what says where they are or how wide, they do not, and clusters in
- * use would look free.
+ * use would look free.  The first that they do not know of says it.
  */
 co_fn static int
-find_all_miscounted(struct image *image, uint64_t *foundp)
+find_any_miscounted(struct image *image, bool *foundp)
 {
 	const struct header *header = &image->header;
 	int err;
 
 	err = find_miscounted(image, 0, image->cluster_bytes, foundp);
-	if (!err && header->l1_entries > 0)
+	if (!err && !*foundp && header->l1_entries > 0)
 		err = find_miscounted(image, header->l1_offset,
 		    (uint64_t)header->l1_entries * ENTRY_BYTES, foundp);
-	if (!err)
+	if (!err && !*foundp)
 		err = find_miscounted(image, header->refcount_table_offset,
 		    image->refcount_table_entries * ENTRY_BYTES, foundp);
-	for (uint64_t i = 0; i < image->refcount_table_entries && !err; i++)
+	for (uint64_t i = 0; i < image->refcount_table_entries && !err &&
+	    !*foundp; i++)
 		if (image->refcount_table[i])
 			err = find_miscounted(image, entry_refcount_block(
 			    image->refcount_table[i]), image->cluster_bytes,
@@ -203,11 +203,11 @@ find_all_miscounted(struct image *image, uint64_t *foundp)
 co_fn static int
 judge_refcounts(struct image *image, struct error *error)
 {
-	uint64_t miscounted = 0;
+	bool miscounted = false;
 	int err;
 
 	monitor_enter(&image->monitor);
-	err = find_all_miscounted(image, &miscounted);
+	err = find_any_miscounted(image, &miscounted);
 	monitor_leave(&image->monitor);
 	if (err)
 		return error_set(error, err, "cannot read the refcounts of "
@@ -225,16 +225,16 @@ co_fn int
 open_for_writing(struct image *image, const struct image_options *options,
     struct error *error)
 {
-	uint64_t end = (image->limits.host_end + image->cluster_bytes - 1) >>
-	    image->cluster_bits;
-	uint64_t used_end = end, scan_end = 0;
+	uint64_t file_end = (image->limits.host_end + image->cluster_bytes -
+	    1) >> image->cluster_bits;
+	uint64_t used_end = file_end;
 	int err;
 
 	image->device_bytes = image->limits.host_end;
 	err = check_tables(image, error);
 	/* First, since it has a limit: there may be very many blocks. */
 	if (!err)
-		err = find_used_end(image, end, &used_end, error);
+		err = find_used_end(image, file_end, &used_end, error);
 	if (!err)
 		err = judge_refcounts(image, error);
 	if (err)
@@ -246,20 +246,18 @@ open_for_writing(struct image *image, const struct image_options *options,
 	 * wrong.
 	 */
 	if (!image->file->is_regular) {
-		end = used_end;
-		image->limits.host_end = end << image->cluster_bits;
+		file_end = used_end;
+		image->limits.host_end = used_end << image->cluster_bits;
 		open_judge_tables(image);
 		err = check_tables(image, error);
 		if (err)
 			return err;
-	} else if (used_end > end) {
-		image->limits.gap_begin = end << image->cluster_bits;
+	} else if (used_end > file_end) {
+		image->limits.gap_begin = file_end << image->cluster_bits;
 		image->limits.gap_end = used_end << image->cluster_bits;
-		scan_end = end;
-		end = used_end;
 	}
-	image->end_cluster = end;
+	image->end_cluster = used_end;
 	image->allocator.scan_next = 1;
-	image->allocator.scan_end = scan_end ? scan_end : end;
+	image->allocator.scan_end = file_end;
 	return give_up_bitmaps(image, options->refuse_bitmaps, error);
 }
