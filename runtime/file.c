@@ -221,7 +221,10 @@ file_seek_hole(struct file *file, uint64_t offset)
 bool
 file_is_cached(struct file *file, uint64_t offset, size_t length)
 {
-	return file->can_splice && file->ops->is_cached(file, offset, length);
+	return file->can_splice &&
+	    offset + length <= atomic_load_explicit(&file->end_bytes,
+	    memory_order_relaxed) &&
+	    file->ops->is_cached(file, offset, length);
 }
 
 int64_t

@@ -56,7 +56,7 @@ struct file_ops {
 	int64_t (*size)(struct file *file);
 	/* Offset of the next data (or hole) at or after offset, or -ENXIO. */
 	int64_t (*seek)(struct file *file, uint64_t offset, bool data);
-	/* NULL where can_splice is false. */
+	/* NULL where can_splice is false; inside the file. */
 	bool (*is_cached)(struct file *file, uint64_t offset, size_t length);
 	int64_t (*splice)(struct file *file, int pipe_fd, uint64_t offset,
 	    size_t length);
@@ -137,8 +137,8 @@ int64_t file_seek_data(struct file *file, uint64_t offset);
 int64_t file_seek_hole(struct file *file, uint64_t offset);
 
 /*
- * Whether file_splice() of this range would neither wait nor meet the end of
- * the file.  Does not suspend; takes no lock.
+ * Whether file_splice() of this range would neither wait nor meet the end that
+ * is expected of the file.  Does not suspend; takes no lock.
  */
 bool file_is_cached(struct file *file, uint64_t offset, size_t length);
 

@@ -47,7 +47,6 @@ struct os_file {
 	/* RWF_NOWAIT has not been refused so far; any loop may find out. */
 	atomic_bool reads_nowait;
 	atomic_bool writes_nowait;
-	atomic_uint_least64_t size_seen;	/* it was at least this long */
 	struct writer *writer;	/* once it has; see os_pwritev() */
 	pthread_mutex_t writer_lock;
 };
@@ -271,8 +270,6 @@ os_truncate(struct file *file, uint64_t size)
 		.fd = os_file_of(file)->fd, .size = size,
 	};
 
-	atomic_store_explicit(&os_file_of(file)->size_seen, 0,
-	    memory_order_relaxed);
 	worker_run(truncate_job, &truncation);
 	return truncation.result;
 }
@@ -331,20 +328,6 @@ struct cachestat_counts {
 
 #define PAGE_BYTES 4096u
 
-static bool
-has_size(struct os_file *os, uint64_t end)
-{
-	struct stat st;
-
-	if (end <= atomic_load_explicit(&os->size_seen, memory_order_relaxed))
-		return true;
-	if (fstat(os->fd, &st))
-		return false;
-	atomic_store_explicit(&os->size_seen, (uint64_t)st.st_size,
-	    memory_order_relaxed);
-	return end <= (uint64_t)st.st_size;
-}
-
 /* The page is there and filled: a byte of it can be read without waiting. */
 static bool
 page_is_filled(struct os_file *os, uint64_t offset)
@@ -352,7 +335,8 @@ page_is_filled(struct os_file *os, uint64_t offset)
 	char byte;
 	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
 
-	return preadv2(os->fd, &iov, 1, (off_t)offset, RWF_NOWAIT) == 1;
+	return preadv2(os->fd, &iov, 1, (off_t)offset,
+	    os->in_memory ? 0 : RWF_NOWAIT) == 1;
 }
 
 /* Pages of the range in the cache, filled or on their way from the disk. */
@@ -378,13 +362,12 @@ os_is_cached(struct file *file, uint64_t offset, size_t length)
 	uint64_t pages = (offset + length - 1) / PAGE_BYTES -
 	    offset / PAGE_BYTES + 1;
 
-	if (!has_size(os, offset + length))
+	/* If the file was made shorter, it is not even there. */
+	if (!page_is_filled(os, offset + length - 1))
 		return false;
-	if (os->in_memory)
-		return true;
-	return page_is_filled(os, offset + length - 1) &&
-	    (pages < 2 || page_is_filled(os, offset)) &&
-	    (pages < 3 || count_cached(os, offset, length) == pages);
+	return os->in_memory ||
+	    ((pages < 2 || page_is_filled(os, offset)) &&
+	    (pages < 3 || count_cached(os, offset, length) == pages));
 }
 
 static int64_t
