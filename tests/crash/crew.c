@@ -33,8 +33,8 @@ crew_fail(struct crew *crew, const char *format, ...)
 	va_end(arguments);
 }
 
-static void
-must(int err, const char *what)
+void
+crew_must(int err, const char *what)
 {
 	if (!err)
 		return;
@@ -47,10 +47,10 @@ crew_create(struct crew *crew, const struct crew_options *options,
     struct file *base)
 {
 	*crew = (struct crew){.options = *options, .values = 1};
-	must(sim_create(options->seed, options->loops + options->served,
+	crew_must(sim_create(options->seed, options->loops + options->served,
 	    &crew->sim), "sim");
-	must(record_log_create(&crew->log), "record");
-	must(file_sim_clone(base, crew->sim, &crew->disk), "clone");
+	crew_must(record_log_create(&crew->log), "record");
+	crew_must(file_sim_clone(base, crew->sim, &crew->disk), "clone");
 	if (options->room_bytes)
 		file_sim_set_budget(crew->disk,
 		    file_sim_allocated_bytes(crew->disk) +
@@ -110,7 +110,7 @@ create_oracle(struct crew *crew)
 	struct sequence_range ranges[SEQUENCE_PLACES];
 	unsigned count = initial_ranges(crew, ranges);
 
-	must(oracle_create(CREW_SECTOR_SEED, image_size_bytes(crew->image),
+	crew_must(oracle_create(CREW_SECTOR_SEED, image_size_bytes(crew->image),
 	    &crew->oracle), "oracle");
 	for (unsigned i = 0; i < count; i++)
 		oracle_set_initial(crew->oracle, ranges[i].offset,
@@ -129,7 +129,7 @@ open_backing(const struct crew_options *options, struct sim *sim,
 	};
 	struct file *file;
 
-	must(file_sim_clone(options->backing, sim, &file), "clone");
+	crew_must(file_sim_clone(options->backing, sim, &file), "clone");
 	return image_open_file(file, &how, imagep, error);
 }
 
@@ -168,9 +168,9 @@ open_image(void *arg)
 	struct file *handle, *recorded;
 	struct error error;
 
-	must(file_sim_open(crew->disk, &handle), "handle");
-	must(file_record_open(crew->log, CREW_DISK, handle, false, &recorded),
-	    "record");
+	crew_must(file_sim_open(crew->disk, &handle), "handle");
+	crew_must(file_record_open(crew->log, CREW_DISK, handle, false,
+	    &recorded), "record");
 	if (crew_open_image(&crew->options, crew->sim, recorded, &crew->image,
 	    &error)) {
 		crew->image = NULL;
@@ -438,7 +438,7 @@ clients_create(struct crew *crew, unsigned count, size_t data_bytes,
 			.crew = crew, .number = i,
 			.data = malloc(data_bytes),
 		};
-		must(clients[i].data ? 0 : -ENOMEM, "memory");
+		crew_must(clients[i].data ? 0 : -ENOMEM, "memory");
 	}
 }
 
@@ -517,10 +517,10 @@ prepare(void *arg)
 	for (unsigned i = 0; i < count; i++) {
 		uint8_t *data = malloc(ranges[i].length);
 
-		must(data ? 0 : -ENOMEM, "memory");
+		crew_must(data ? 0 : -ENOMEM, "memory");
 		sector_fill(data, ranges[i].length, CREW_SECTOR_SEED, 1,
 		    ranges[i].offset);
-		must(image_write(crew->image, ranges[i].offset, data,
+		crew_must(image_write(crew->image, ranges[i].offset, data,
 		    ranges[i].length, 0), "write");
 		free(data);
 	}
@@ -545,7 +545,7 @@ read_all(void *arg)
 	size_t piece = 65536;
 	uint8_t *data = malloc(piece);
 
-	must(data ? 0 : -ENOMEM, "memory");
+	crew_must(data ? 0 : -ENOMEM, "memory");
 	for (uint64_t offset = 0; offset < size; offset += piece) {
 		size_t length = size - offset < piece ? size - offset : piece;
 		uint64_t now = record_log_next(crew->log);
@@ -605,7 +605,7 @@ crew_check(struct crew *crew)
 	struct checking checking = {.crew = crew};
 	struct co_start start;
 
-	must(file_sim_clone(crew->disk, NULL, &checking.file), "clone");
+	crew_must(file_sim_clone(crew->disk, NULL, &checking.file), "clone");
 	sim_start(crew->sim, 0, &start, check_file_of, &checking);
 	sim_run(crew->sim);
 	file_close(checking.file);

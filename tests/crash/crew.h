@@ -81,6 +81,9 @@ struct crew {
 	char failure[1280];	/* the first thing that went wrong, or "" */
 };
 
+/* Ends the program, saying what, unless err is 0. */
+void crew_must(int err, const char *what);
+
 /* Makes a world with a clone of base as the disk.  Opens nothing. */
 void crew_create(struct crew *crew, const struct crew_options *options,
     struct file *base);

@@ -110,22 +110,6 @@ fill_file(struct world *world, struct file *file, uint64_t cluster_bytes,
 /* ---- by hand ---- */
 
 static void
-poke32(struct world *world, uint64_t offset, uint32_t value)
-{
-	value = htobe32(value);
-	file_sim_poke(world->disk, &value, sizeof(value), offset);
-}
-
-static uint32_t
-peek32(struct world *world, uint64_t offset)
-{
-	uint32_t value;
-
-	file_sim_peek(world->disk, &value, sizeof(value), offset);
-	return be32toh(value);
-}
-
-static void
 add_reference(struct world *world, uint64_t host)
 {
 	uint64_t at = world_refcount(world, host);
@@ -181,7 +165,7 @@ add_snapshot(struct world *world)
 {
 	uint64_t l1 = world_peek64(world, 40), copy = add_cluster(world);
 	uint64_t table = add_cluster(world);
-	uint32_t entries = peek32(world, 36);
+	uint32_t entries = world_peek32(world, 36);
 	static const char names[] = "1s";
 
 	for (uint32_t i = 0; i < entries; i++) {
@@ -196,12 +180,12 @@ add_snapshot(struct world *world)
 		world_poke64(world, copy + i * ENTRY_BYTES, entry);
 	}
 	world_poke64(world, table, copy);
-	poke32(world, table + 8, entries);
-	poke32(world, table + 12, 1u << 16 | 1);	/* of id and name */
-	poke32(world, table + 36, SNAPSHOT_EXTRA_BYTES);
+	world_poke32(world, table + 8, entries);
+	world_poke32(world, table + 12, 1u << 16 | 1);	/* of id and name */
+	world_poke32(world, table + 36, SNAPSHOT_EXTRA_BYTES);
 	world_poke64(world, table + 48, world_peek64(world, 24));
 	file_sim_poke(world->disk, names, 2, table + 56);
-	poke32(world, 60, 1);
+	world_poke32(world, 60, 1);
 	world_poke64(world, 64, table);
 }
 
@@ -236,17 +220,18 @@ add_bitmap(struct world *world)
 {
 	uint64_t table = add_cluster(world);
 	uint64_t directory = add_cluster(world);
-	uint32_t extension = peek32(world, 100);	/* where they begin */
+	uint32_t extension = world_peek32(world, 100);	/* where they begin */
 
-	while (peek32(world, extension) != 0)
-		extension += 8 + ((peek32(world, extension + 4) + 7) & ~7u);
+	while (world_peek32(world, extension) != 0)
+		extension += 8 + ((world_peek32(world, extension + 4) + 7) &
+		    ~7u);
 	world_poke64(world, directory, table);
-	poke32(world, directory + 8, 1);		/* entries */
-	poke32(world, directory + 16, 1u << 24 | 16u << 16 | 1);
+	world_poke32(world, directory + 8, 1);		/* entries */
+	world_poke32(world, directory + 16, 1u << 24 | 16u << 16 | 1);
 	file_sim_poke(world->disk, "b", 1, directory + 24);
-	poke32(world, extension, BITMAPS_EXTENSION);
-	poke32(world, extension + 4, 24);
-	poke32(world, extension + 8, 1);		/* bitmaps */
+	world_poke32(world, extension, BITMAPS_EXTENSION);
+	world_poke32(world, extension + 4, 24);
+	world_poke32(world, extension + 8, 1);		/* bitmaps */
 	world_poke64(world, extension + 16, 32);
 	world_poke64(world, extension + 24, directory);
 	world_poke64(world, 88, BITMAPS_AUTOCLEAR);

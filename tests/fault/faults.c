@@ -147,7 +147,6 @@ main(int argc, char **argv)
 {
 	Suite *suite = suite_create("faults");
 	TCase *tests = tcase_create("faults");
-	int failed;
 
 	if (SEEDS == 1)
 		puts("the sanitizer is slow: every third operation, one order "
@@ -156,9 +155,5 @@ main(int argc, char **argv)
 	tcase_set_timeout(tests, 120);
 	add_tests(tests, argc > 1 ? argv[1] : "");
 	suite_add_tcase(suite, tests);
-	if (!run_tell_begin())
-		return 1;
-	failed = world_main(suite);
-	run_tell_end();
-	return failed;
+	return run_main(suite);
 }

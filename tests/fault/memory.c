@@ -81,7 +81,6 @@ main(int argc, char **argv)
 {
 	Suite *suite = suite_create("memory");
 	TCase *tests = tcase_create("memory");
-	int failed;
 
 	if (SEEDS == 1)
 		puts("one order of completion each: the sanitizer is slow");
@@ -91,9 +90,5 @@ main(int argc, char **argv)
 			tcase_add_loop_test(tests, no_memory, 2 * i,
 			    2 * i + 2);
 	suite_add_tcase(suite, tests);
-	if (!run_tell_begin())
-		return 1;
-	failed = world_main(suite);
-	run_tell_end();
-	return failed;
+	return run_main(suite);
 }

@@ -26,8 +26,8 @@ static struct telling *telling;
 static char *this_case;
 static struct timespec began;
 
-bool
-run_tell_begin(void)
+static bool
+tell_begin(void)
 {
 	clock_gettime(CLOCK_MONOTONIC, &began);
 	telling = mmap(NULL, sizeof(*telling), PROT_READ | PROT_WRITE,
@@ -35,8 +35,8 @@ run_tell_begin(void)
 	return telling != MAP_FAILED;
 }
 
-void
-run_tell_end(void)
+static void
+tell_end(void)
 {
 	struct timespec now;
 
@@ -47,6 +47,18 @@ run_tell_end(void)
 	printf("%u scenarios, %lu runs, %lu with a fault that struck, %ld s\n",
 	    scenarios_count, telling->runs, telling->struck,
 	    now.tv_sec - began.tv_sec);
+}
+
+int
+run_main(Suite *suite)
+{
+	int failed;
+
+	if (!tell_begin())
+		return 1;
+	failed = world_main(suite);
+	tell_end();
+	return failed;
 }
 
 /* A process runs one case at a time, and each its own line. */

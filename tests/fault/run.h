@@ -51,11 +51,10 @@ uint64_t run_scenario(const struct scenario *scenario,
 /* ---- telling the case that went wrong ---- */
 
 /*
- * A test ends where an assertion fails, in a process of its own; what it was
- * about stands in memory that is shared with the parent, which tells, and
- * counts.
+ * world_main(), and what was tried.  A test ends where an assertion fails, in a
+ * process of its own; what it was about stands in memory that is shared with
+ * the parent, which tells, and counts.
  */
-bool run_tell_begin(void);
-void run_tell_end(void);
+int run_main(Suite *suite);
 
 #endif

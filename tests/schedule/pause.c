@@ -18,15 +18,6 @@ enum part {
 	PART_ENTRIES,		/* L2 tables and the L1 table */
 };
 
-static uint32_t
-peek32(struct world *world, uint64_t offset)
-{
-	uint32_t value;
-
-	file_sim_peek(world->disk, &value, sizeof(value), offset);
-	return be32toh(value);
-}
-
 static bool
 is_within(uint64_t offset, uint64_t begin, uint64_t bytes)
 {
@@ -53,14 +44,15 @@ hits_tables(struct world *world, uint64_t table, uint64_t entries,
 static enum part
 part_at(struct world *world, uint64_t offset)
 {
-	uint64_t refcount_entries = peek32(world, REFCOUNT_TABLE_CLUSTERS_AT) *
-	    world->options.cluster_bytes / ENTRY_BYTES;
+	uint64_t refcount_entries = world_peek32(world,
+	    REFCOUNT_TABLE_CLUSTERS_AT) * world->options.cluster_bytes /
+	    ENTRY_BYTES;
 
 	if (hits_tables(world, world_peek64(world, REFCOUNT_TABLE_AT),
 	    refcount_entries, offset))
 		return PART_REFCOUNTS;
 	if (hits_tables(world, world_peek64(world, L1_AT),
-	    peek32(world, L1_ENTRIES_AT), offset))
+	    world_peek32(world, L1_ENTRIES_AT), offset))
 		return PART_ENTRIES;
 	return PART_DATA;
 }

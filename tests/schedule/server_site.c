@@ -35,15 +35,6 @@ wait_for_visit(struct site *site)
 }
 
 static void
-must(int err, const char *what)
-{
-	if (!err)
-		return;
-	fprintf(stderr, "%s: %s\n", what, strerror(-err));
-	exit(1);
-}
-
-static void
 look_for_leavings(struct site *site)
 {
 	const struct server *server = &site->server;
@@ -67,9 +58,9 @@ director_main(void *arg)
 	struct server *server = &site->server;
 	int err;
 
-	must(export_add(&server->exports, SITE_EXPORT, "simulated",
+	crew_must(export_add(&server->exports, SITE_EXPORT, "simulated",
 	    crew->image), "export");
-	must(server_accept(server, &site->listener), "accept");
+	crew_must(server_accept(server, &site->listener), "accept");
 	sim_start(crew->sim, site_client_loop(site), &site->visit_start,
 	    visit_main, site);
 	if (site->stop_after_ns)
@@ -98,7 +89,7 @@ site_play(struct site *site, void (*visit)(struct site *site))
 
 	for (unsigned i = 0; i < crew->options.loops; i++)
 		loops[i] = sim_loop(crew->sim, i);
-	must(server_init_on(&site->server, loops, crew->options.loops,
+	crew_must(server_init_on(&site->server, loops, crew->options.loops,
 	    SERVER_CONNECTIONS_MAX), "server");
 	site->listener = (struct listener){.fd = sim_listen(crew->sim)};
 	site->visit = visit;

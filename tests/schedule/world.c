@@ -227,6 +227,22 @@ world_assert_clean(struct world *world)
 
 /* ---- on the disk ---- */
 
+uint32_t
+world_peek32(struct world *world, uint64_t offset)
+{
+	uint32_t value;
+
+	file_sim_peek(world->disk, &value, sizeof(value), offset);
+	return be32toh(value);
+}
+
+void
+world_poke32(struct world *world, uint64_t offset, uint32_t value)
+{
+	value = htobe32(value);
+	file_sim_poke(world->disk, &value, sizeof(value), offset);
+}
+
 uint64_t
 world_peek64(struct world *world, uint64_t offset)
 {

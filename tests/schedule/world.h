@@ -97,6 +97,8 @@ void world_share(struct world *world, uint64_t guest, uint64_t other);
 uint64_t world_l2_entry(struct world *world, uint64_t guest);
 uint64_t world_refcount(struct world *world, uint64_t host);
 
+uint32_t world_peek32(struct world *world, uint64_t offset);
+void world_poke32(struct world *world, uint64_t offset, uint32_t value);
 uint64_t world_peek64(struct world *world, uint64_t offset);
 void world_poke64(struct world *world, uint64_t offset, uint64_t value);
 
