@@ -133,3 +133,21 @@ expect_status 1 "$QNBD" info base.raw
 expect_text "$tmp/err" '^qnbd: .*base.raw'
 mkfifo fifo
 expect_status 1 timeout 10 "$QNBD" info fifo
+
+# Guards against a write to the host's inode for reads, and against an owner's
+# privilege being taken for granted.
+echo "reading leaves the time of the last read alone, where it may:"
+touch -a -d '3 days ago' old.qcow2
+before=$(stat -c %X old.qcow2)
+expect_status 0 "$QNBD" map old.qcow2
+[ "$(stat -c %X old.qcow2)" -eq "$before" ] ||
+    fail "the time of the last read has changed"
+if [ "$(id -u)" -eq 0 ]; then
+	chmod 755 "$tmp"
+	chmod 644 old.qcow2
+	cp "$QNBD" program
+	expect_status 0 setpriv --reuid 65534 --regid 65534 --clear-groups \
+	    "$tmp/program" map old.qcow2
+else
+	echo "not root: a reader who is not the owner was not tried"
+fi
