@@ -354,6 +354,79 @@ alloc_clusters(struct image *image, uint64_t want,
 	}
 }
 
+/* ---- tables ---- */
+
+/* Makes a run of at least count clusters the last of the free ones. */
+static bool
+bring_up_run(struct allocator *allocator, uint64_t count)
+{
+	struct alloc_run *last = allocator->free + allocator->free_count - 1;
+
+	for (size_t i = 0; i < allocator->free_count; i++) {
+		struct alloc_run run = allocator->free[i];
+
+		if (run.count < count)
+			continue;
+		allocator->free[i] = *last;
+		*last = run;
+		return true;
+	}
+	return false;
+}
+
+co_fn static int
+take_end(struct image *image, uint64_t count, uint64_t *hostp)
+{
+	for (;;) {
+		uint64_t start = image->end_cluster;
+		int err;
+
+		if (start > cluster_limit(image) ||
+		    count > cluster_limit(image) - start)
+			return -ENOSPC;
+		/* Nobody else may take them meanwhile. */
+		image->end_cluster += count;
+		err = guard_new(image, start << image->cluster_bits,
+		    count << image->cluster_bits);
+		if (!err)
+			err = refcount_take(image, start, count);
+		if (err == -EEXIST)
+			continue;
+		if (err) {
+			if (image->end_cluster == start + count)
+				image->end_cluster = start;
+			return err;
+		}
+		image_extend(image);
+		*hostp = start << image->cluster_bits;
+		return 0;
+	}
+}
+
+int
+alloc_table(struct image *image, uint64_t clusters, uint64_t *hostp)
+{
+	struct allocation allocation;
+	int err = -EAGAIN;
+
+	assert(monitor_entered(&image->monitor) && clusters > 0);
+	if (image->failed)
+		return -EIO;
+	if (clusters == 1)
+		err = alloc_clusters(image, 1, &allocation);
+	else if (bring_up_run(&image->allocator, clusters))
+		err = take_free(image, clusters, &allocation);
+	if (!err && allocation.clusters < clusters) {
+		alloc_give_back(image, allocation.host, allocation.clusters);
+		err = -EAGAIN;
+	}
+	if (err == -EAGAIN)
+		return take_end(image, clusters, hostp);
+	if (!err)
+		*hostp = allocation.host;
+	return err;
+}
+
 void
 alloc_give_back(struct image *image, uint64_t host, uint64_t clusters)
 {

@@ -60,6 +60,10 @@ struct allocation {
 co_fn int alloc_clusters(struct image *image, uint64_t want,
     struct allocation *allocation);
 
+/* Takes exactly so many contiguous clusters, for a table; errors the same. */
+co_fn int alloc_table(struct image *image, uint64_t clusters,
+    uint64_t *hostp);
+
 /* Gives back what nothing on disk ever pointed to. */
 co_fn void alloc_give_back(struct image *image, uint64_t host,
     uint64_t clusters);

@@ -22,9 +22,7 @@ struct cut {
 	uint64_t number;
 	bool needs_order;
 	bool links;		/* there are L2 slices or L1 entries */
-	uint64_t *table;	/* a copy, if the table has moved */
-	uint64_t table_host;
-	uint32_t table_clusters;
+	struct moves_cut moves;
 	uint64_t reserve_end;
 };
 
@@ -43,7 +41,7 @@ metadata_is_dirty(const struct image *image)
 	return image->slices.dirty_count > 0 ||
 	    changes_waiting(&image->barrier.l1) > 0 ||
 	    changes_waiting(&image->refcounts.hooks) > 0 ||
-	    image->refcounts.moved_host;
+	    moves_any(&image->moves);
 }
 
 bool
@@ -65,20 +63,6 @@ sync_file(struct image *image)
 	return err;
 }
 
-co_fn static int
-write_moved_table(struct image *image, const struct cut *cut)
-{
-	size_t bytes = (size_t)cut->table_clusters << image->cluster_bits;
-	int err;
-
-	if (!cut->table)
-		return 0;
-	err = guard_table(image, METADATA_REFCOUNT_TABLE, cut->table_host,
-	    bytes);
-	return err ? err : file_pwrite(image->file, cut->table, bytes,
-	    cut->table_host, 0);
-}
-
 /* Writes the taken entries into the table at offset. */
 co_fn static int
 write_entries(struct image *image, enum metadata_kind kind,
@@ -94,53 +78,55 @@ write_entries(struct image *image, enum metadata_kind kind,
 	return changes_write(changes, image->file, offset);
 }
 
+/* A table that has moved was written whole, with what changed in it. */
 co_fn static int
-hook_refcounts(struct image *image, const struct cut *cut)
+hook(struct image *image, const struct cut *cut)
 {
-	struct header_patch patch;
-	int err;
+	int err = 0;
 
-	if (!cut->table)
-		return write_entries(image, METADATA_REFCOUNT_TABLE,
+	if (!cut->moves.moves.refcount_table.wanted)
+		err = write_entries(image, METADATA_REFCOUNT_TABLE,
 		    &image->refcounts.hooks,
 		    image->header.refcount_table_offset);
-	patch = header_patch_refcount_table(cut->table_host,
-	    cut->table_clusters);
-	err = guard_table(image, METADATA_HEADER, patch.offset, patch.bytes);
-	return err ? err : file_pwrite(image->file, patch.data, patch.bytes,
-	    patch.offset, 0);
+	return err ? err : moves_hook(image, &cut->moves);
+}
+
+co_fn static int
+write_links(struct image *image, const struct cut *cut)
+{
+	int err = slice_write(image, SLICE_L2);
+
+	if (!err && !cut->moves.moves.l1.wanted)
+		err = write_entries(image, METADATA_L1, &image->barrier.l1,
+		    image->header.l1_offset);
+	return err;
 }
 
 co_fn static int
 write_cut(struct image *image, const struct cut *cut)
 {
-	bool hooks = image->refcounts.hooks.taken > 0 || cut->table;
+	bool hooks = image->refcounts.hooks.taken > 0 ||
+	    moves_any(&cut->moves.moves);
 	int err;
 
 	err = slice_write(image, SLICE_REFCOUNTS);
 	if (!err)
-		err = write_moved_table(image, cut);
+		err = moves_write(image, &cut->moves);
 	if (!err && (hooks || (cut->links && cut->needs_order)))
 		err = sync_file(image);
 	if (!err && hooks)
-		err = hook_refcounts(image, cut);
+		err = hook(image, cut);
 	if (!err && hooks)
 		err = sync_file(image);
 	if (err || (hooks && !cut->links))
 		return err;
-	err = slice_write(image, SLICE_L2);
-	if (!err)
-		err = write_entries(image, METADATA_L1, &image->barrier.l1,
-		    image->header.l1_offset);
+	err = write_links(image, cut);
 	return err ? err : sync_file(image);
 }
 
 /* ---- cutting ---- */
 
-/*
- * Takes everything that is dirty.  The table is copied if it moved, since it
- * may grow on while it is written.  -ENOMEM: nothing was taken.
- */
+/* Takes everything that is dirty.  -ENOMEM: nothing was taken. */
 static int
 make_cut(struct image *image, struct cut *cut)
 {
@@ -148,17 +134,8 @@ make_cut(struct image *image, struct cut *cut)
 	struct refcounts *refcounts = &image->refcounts;
 
 	*cut = (struct cut){.number = barrier->cuts + 1};
-	if (refcounts->moved_host) {
-		cut->table = malloc(image->refcount_table_entries *
-		    ENTRY_BYTES);
-		if (!cut->table)
-			return -ENOMEM;
-		for (uint64_t i = 0; i < image->refcount_table_entries; i++)
-			cut->table[i] = htobe64(image->refcount_table[i]);
-		cut->table_host = refcounts->moved_host;
-		cut->table_clusters = refcounts->moved_clusters;
-		refcounts->moved_host = 0;
-	}
+	if (moves_take(image, &cut->moves))
+		return -ENOMEM;
 	barrier->cuts++;
 	cut->needs_order = barrier->needs_order;
 	barrier->needs_order = false;
@@ -172,35 +149,17 @@ make_cut(struct image *image, struct cut *cut)
 	return 0;
 }
 
-/* The old place of the refcount table is free once the new one is stable. */
-static void
-finish_move(struct image *image, const struct cut *cut)
-{
-	uint64_t old = image->header.refcount_table_offset;
-
-	metadata_remove_range(&image->metadata, old);
-	if (!quarantine_make_room(image, 1))
-		quarantine_add(image, old >> image->cluster_bits,
-		    image->header.refcount_table_clusters);
-	image->header.refcount_table_offset = cut->table_host;
-	image->header.refcount_table_clusters = cut->table_clusters;
-}
-
 /* What could not be written is dirty again, before what came later. */
 static void
 undo_cut(struct image *image, struct cut *cut)
 {
 	struct barrier *barrier = &image->barrier;
-	struct refcounts *refcounts = &image->refcounts;
 
 	atomic_store(&image->unsynced, true);
 	barrier->needs_order |= cut->needs_order;
-	if (cut->table && !refcounts->moved_host) {
-		refcounts->moved_host = cut->table_host;
-		refcounts->moved_clusters = cut->table_clusters;
-	}
+	moves_put_back(image, &cut->moves);
 	changes_put_back(&barrier->l1);
-	changes_put_back(&refcounts->hooks);
+	changes_put_back(&image->refcounts.hooks);
 }
 
 static void
@@ -245,13 +204,11 @@ run_barrier(struct image *image)
 		slice_thaw(image, false);
 	} else {
 		barrier->stable_cut = cut.number;
-		if (cut.table)
-			finish_move(image, &cut);
+		moves_finish(image, &cut.moves);
 		image->allocator.reserve_stable_end = cut.reserve_end;
 		changes_drop_taken(&barrier->l1);
 		changes_drop_taken(&image->refcounts.hooks);
 	}
-	free(cut.table);
 	answer(image, cut.number, err);
 	if (!err) {
 		slice_thaw(image, true);

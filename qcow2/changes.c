@@ -12,12 +12,14 @@
 #define RUN_MAX 64
 
 int
-changes_make_room(struct changes *changes)
+changes_make_room(struct changes *changes, size_t count)
 {
-	size_t room = changes->room ? 2 * changes->room : 16;
+	size_t room = changes->room ? changes->room : 16;
 	struct change *list;
 
-	if (changes->count < changes->room)
+	while (room < changes->count + count)
+		room *= 2;
+	if (room == changes->room)
 		return 0;
 	list = realloc(changes->list, room * sizeof(*list));
 	if (!list)

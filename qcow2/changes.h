@@ -36,8 +36,8 @@ changes_waiting(const struct changes *changes)
 	return changes->count - changes->taken;
 }
 
-/* Makes room for one more, so that adding cannot fail.  -ENOMEM. */
-int changes_make_room(struct changes *changes);
+/* Makes room for count more, so that adding cannot fail.  -ENOMEM. */
+int changes_make_room(struct changes *changes, size_t count);
 void changes_add(struct changes *changes, uint64_t index, uint64_t entry);
 
 /* Takes all of them; none is taken yet. */

@@ -138,6 +138,30 @@ entry_compressed(uint64_t entry, unsigned cluster_bits)
 	return span;
 }
 
+/*
+ * The host clusters that an L2 entry refers to: how many, from *firstp on.
+ * Each of them has one reference by it.
+ */
+static inline uint64_t
+entry_clusters(uint64_t entry, unsigned cluster_bits, uint64_t *firstp)
+{
+	struct entry_span span;
+
+	*firstp = entry_host(entry) >> cluster_bits;
+	switch (entry_kind(entry)) {
+	case CLUSTER_NORMAL:
+	case CLUSTER_ZERO_ALLOCATED:
+		return 1;
+	case CLUSTER_COMPRESSED:
+		span = entry_compressed(entry, cluster_bits);
+		*firstp = span.host >> cluster_bits;
+		return ((span.host + span.bytes - 1) >> cluster_bits) -
+		    *firstp + 1;
+	default:
+		return 0;
+	}
+}
+
 /* The first host offset that a compressed L2 entry cannot name. */
 static inline uint64_t
 entry_compressed_host_end(unsigned cluster_bits)

@@ -53,6 +53,12 @@ is_empty(const struct epochs *epochs, unsigned set)
 }
 
 bool
+epochs_are_empty(const struct epochs *epochs)
+{
+	return is_empty(epochs, 0) && is_empty(epochs, 1);
+}
+
+bool
 epoch_drained(struct epochs *epochs, uint64_t epoch)
 {
 	if (epochs->now == epoch) {

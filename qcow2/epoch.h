@@ -42,6 +42,9 @@ epoch_leave(atomic_uint *ticket)
 		atomic_fetch_sub_explicit(ticket, 1, memory_order_release);
 }
 
+/* Whether no request is inside.  In the monitor. */
+bool epochs_are_empty(const struct epochs *epochs);
+
 /*
  * Whether all requests that entered in epoch have left; starts a new epoch if
  * that brings the answer nearer.  In the monitor.

@@ -178,13 +178,15 @@ int header_build(const struct header *header, void *target, size_t bytes);
 struct header_patch {
 	uint32_t offset;
 	uint32_t bytes;
-	uint8_t data[12];
+	uint8_t data[24];
 };
 
 /* The feature patches are for version 3 only. */
 struct header_patch header_patch_incompatible(uint64_t incompatible);
 struct header_patch header_patch_autoclear(uint64_t autoclear);
-struct header_patch header_patch_l1(uint32_t entries, uint64_t offset);
+/* The length of the disk and its L1 table. */
+struct header_patch header_patch_disk(uint64_t size_bytes,
+    uint32_t l1_entries, uint64_t l1_offset);
 struct header_patch header_patch_refcount_table(uint64_t offset,
     uint32_t clusters);
 struct header_patch header_patch_snapshots(uint32_t count, uint64_t offset);

@@ -121,12 +121,15 @@ header_patch_autoclear(uint64_t autoclear)
 }
 
 struct header_patch
-header_patch_l1(uint32_t entries, uint64_t offset)
+header_patch_disk(uint64_t size_bytes, uint32_t l1_entries,
+    uint64_t l1_offset)
 {
-	struct header_patch patch = { .offset = 36, .bytes = 12 };
+	struct header_patch patch = { .offset = 24, .bytes = 24 };
 
-	bytes_put32(patch.data, entries);
-	bytes_put64(patch.data + 4, offset);
+	/* Byte 32 is the method of encryption: none. */
+	bytes_put64(patch.data, size_bytes);
+	bytes_put32(patch.data + 12, l1_entries);
+	bytes_put64(patch.data + 16, l1_offset);
 	return patch;
 }
 

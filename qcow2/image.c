@@ -69,11 +69,12 @@ image_read_layer(struct image *image, struct reader *reader, uint64_t guest,
 	return 0;
 }
 
-static void
-assert_inside(const struct image *image, uint64_t guest, uint64_t length)
+bool
+image_has(const struct image *image, uint64_t guest, uint64_t length)
 {
-	assert(guest <= image->size_bytes &&
-	    length <= image->size_bytes - guest);
+	uint64_t size_bytes = image->size_bytes;
+
+	return guest <= size_bytes && length <= size_bytes - guest;
 }
 
 int
@@ -84,7 +85,8 @@ image_read(struct image *image, uint64_t guest, void *data, size_t length,
 		.data = data, .guest = guest, .holes = holes,
 	};
 
-	assert_inside(image, guest, length);
+	if (!image_has(image, guest, length))
+		return -EINVAL;
 	return image->ops->read(image, &reader, guest, length);
 }
 
@@ -110,14 +112,23 @@ image_prefetch(struct image *image, uint64_t guest, uint64_t length)
 
 /* ---- changing ---- */
 
+static int
+may_change(const struct image *image, uint64_t guest, uint64_t length)
+{
+	assert(image->writable);
+	if (!image_has(image, guest, length))
+		return -EINVAL;
+	return file_is_cut(image->file) ? -EIO : 0;
+}
+
 int
 image_write(struct image *image, uint64_t guest, const void *data,
     size_t length, unsigned flags)
 {
-	assert(image->writable);
-	assert_inside(image, guest, length);
-	if (file_is_cut(image->file))
-		return -EIO;
+	int err = may_change(image, guest, length);
+
+	if (err)
+		return err;
 	return image->ops->write(image, guest, data, length, flags);
 }
 
@@ -125,10 +136,10 @@ int
 image_zero(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {
-	assert(image->writable);
-	assert_inside(image, guest, length);
-	if (file_is_cut(image->file))
-		return -EIO;
+	int err = may_change(image, guest, length);
+
+	if (err)
+		return err;
 	return image->ops->zero(image, guest, length, flags);
 }
 
@@ -136,10 +147,10 @@ int
 image_discard(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {
-	assert(image->writable);
-	assert_inside(image, guest, length);
-	if (file_is_cut(image->file))
-		return -EIO;
+	int err = may_change(image, guest, length);
+
+	if (err)
+		return err;
 	if (image->discard == IMAGE_DISCARD_IGNORE)
 		return flags & IMAGE_FUA ? image_flush(image) : 0;
 	return image->ops->discard(image, guest, length, flags);

@@ -7,10 +7,10 @@
  * request has its payload in memory, so an image never waits for a socket.
  *
  * Offsets called guest are bytes of the virtual disk.  Requests may begin and
- * end at any byte but must lie inside the disk (asserted: the server has
- * checked).  Every request returns 0 or -errno: -EIO for a damaged image or
- * device (logged once where it was found), -ENOSPC when the host is full,
- * -ENOMEM.
+ * end at any byte.  Every request returns 0 or -errno: -EINVAL if it does not
+ * lie inside the disk (which may have become shorter a moment ago), -EIO for a
+ * damaged image or device (logged once where it was found), -ENOSPC when the
+ * host is full, -ENOMEM.
  */
 #ifndef QCOW2_IMAGE_H
 #define QCOW2_IMAGE_H

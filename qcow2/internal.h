@@ -19,14 +19,18 @@
 #include "qcow2/alloc.h"
 #include "qcow2/barrier.h"
 #include "qcow2/claim.h"
+#include "qcow2/dirty.h"
 #include "qcow2/entry.h"
 #include "qcow2/epoch.h"
+#include "qcow2/gate.h"
 #include "qcow2/guard.h"
 #include "qcow2/header.h"
 #include "qcow2/image.h"
 #include "qcow2/metadata.h"
+#include "qcow2/moves.h"
 #include "qcow2/quarantine.h"
 #include "qcow2/refcount.h"
+#include "qcow2/sharing.h"
 #include "qcow2/slice.h"
 #include "qcow2/snapshot.h"
 #include "runtime/file.h"
@@ -40,6 +44,7 @@ struct reader {
 	char *data;		/* where the byte at guest belongs */
 	uint64_t guest;
 	struct image_holes *holes;	/* or NULL: fill zeros in */
+	const struct image *inside;	/* whose gate the caller has passed */
 };
 
 /* What a format does; arguments and results as those of image.h. */
@@ -74,7 +79,7 @@ struct image {
 	enum image_discard discard;
 	bool can_splice;		/* see image_plan() */
 	unsigned loops;
-	uint64_t size_bytes;
+	_Atomic uint64_t size_bytes;	/* changed behind a closed gate */
 
 	/* qcow2 only; settled by the opening, too. */
 	struct header header;
@@ -88,18 +93,23 @@ struct image {
 
 	/* qcow2 only, guarded. */
 	struct entry_limits limits;
-	uint64_t *l1;			/* header.l1_entries of them */
+	uint64_t *l1;
+	uint32_t l1_entries;		/* of it; on disk: the header's */
 	uint64_t *refcount_table;
 	uint64_t refcount_table_entries;
 	struct metadata metadata;	/* which clusters are tables */
 	struct slice_cache slices;
+	struct gate gate;
+	struct dirty dirty;
 	struct claim_list claims;
 	struct epochs epochs;
 	struct refcounts refcounts;
 	struct allocator allocator;
 	struct quarantine quarantine;
 	struct barrier barrier;
+	struct moves moves;
 	struct co_mutex l2_making;	/* one new L2 table at a time */
+	struct sharing *sharing;	/* or NULL: nothing is being shared */
 	uint64_t zeroed_epoch;		/* see kept_room_usable(); 0: none */
 	uint64_t end_cluster;		/* from here on nothing is in use */
 	uint64_t device_bytes;		/* of a block device */
@@ -140,6 +150,12 @@ co_fn int image_read_layer(struct image *image, struct reader *reader,
 
 /* The bytes from guest on are zeros: notes a hole or fills them in. */
 void reader_zeros(struct reader *reader, uint64_t guest, uint64_t length);
+
+/*
+ * Whether the range lies inside the disk as it is now.  For a qcow2 image it
+ * is asked behind the gate, and stays true until the epoch is left.
+ */
+bool image_has(const struct image *image, uint64_t guest, uint64_t length);
 
 /* Where the byte at guest belongs. */
 static inline char *

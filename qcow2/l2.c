@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* What is copied of a table before others get a turn. */
+#define COPY_BYTES (64u * 1024)
+
 static uint64_t
 l1_index(const struct image *image, uint64_t guest)
 {
@@ -100,6 +103,41 @@ l2_is_stable(const struct image *image, const struct slice *slice)
 
 /* ---- new and copied tables ---- */
 
+void
+l2_clear_copied(uint8_t *entries, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		uint64_t entry = entry_load(entries, i);
+
+		if (entry_copied(entry) && !(entry & ENTRY_COMPRESSED))
+			entry_store(entries, i, entry & ~ENTRY_COPIED);
+	}
+}
+
+/*
+ * Reads a table that is shared.  Whatever it maps is then shared, too, whether
+ * its entries say so by now or not.
+ */
+co_fn static int
+read_shared(struct image *image, uint64_t host, uint8_t *table)
+{
+	uint32_t bytes = image->slices.slice_bytes;
+
+	for (uint32_t done = 0; done < image->cluster_bytes; done += bytes) {
+		struct slice *slice;
+		int err = slice_pin(image, SLICE_L2, host + done, &slice);
+
+		if (err)
+			return err;
+		memcpy(table + done, slice->data, bytes);
+		l2_clear_copied(table + done, bytes / ENTRY_BYTES);
+		slice_unpin(image, slice);
+		if ((done + bytes) % COPY_BYTES == 0)
+			co_yield();
+	}
+	return 0;
+}
+
 /*
  * Fills the cluster at host with what the old table holds, or zeros.  Straight
  * to the file: the barrier syncs it before it writes the L1 entry (O5).
@@ -112,10 +150,8 @@ write_table(struct image *image, uint64_t old_entry, uint64_t host)
 
 	if (!table)
 		return -ENOMEM;
-	/* A shared table is never changed, so the file has all of it. */
 	if (old_entry)
-		err = file_pread(image->file, table, image->cluster_bytes,
-		    entry_host(old_entry));
+		err = read_shared(image, entry_host(old_entry), table);
 	if (!err)
 		err = file_pwrite(image->file, table, image->cluster_bytes,
 		    host, 0);
@@ -126,14 +162,14 @@ write_table(struct image *image, uint64_t old_entry, uint64_t host)
 
 /* Lets the L1 entry point to the new table; nothing here suspends. */
 static int
-switch_table(struct image *image, uint64_t index,
+switch_table(struct image *image, uint32_t index,
     const struct allocation *table)
 {
 	uint64_t old_entry = image->l1[index];
 	uint64_t entry = table->host | ENTRY_COPIED;
 	int err;
 
-	err = changes_make_room(&image->barrier.l1);
+	err = changes_make_room(&image->barrier.l1, 1);
 	if (!err)
 		err = quarantine_make_room(image, 1);
 	if (!err)
@@ -146,8 +182,9 @@ switch_table(struct image *image, uint64_t index,
 		image->metadata.reused++;
 	slice_forget(image, table->host, image->cluster_bytes);
 	if (old_entry) {
-		metadata_remove_cluster(&image->metadata,
-		    entry_host(old_entry));
+		if (!sharing_retires(image, index, entry_host(old_entry)))
+			metadata_remove_cluster(&image->metadata,
+			    entry_host(old_entry));
 		quarantine_add(image, entry_host(old_entry) >>
 		    image->cluster_bits, 1);
 	}
@@ -158,7 +195,7 @@ switch_table(struct image *image, uint64_t index,
 }
 
 co_fn static int
-make_table(struct image *image, uint64_t index)
+make_table(struct image *image, uint32_t index)
 {
 	uint64_t old_entry = image->l1[index];
 	struct allocation table;
@@ -180,15 +217,20 @@ make_table(struct image *image, uint64_t index)
 int
 l2_own(struct image *image, uint64_t guest)
 {
-	uint64_t index = l1_index(image, guest);
+	uint32_t index = (uint32_t)l1_index(image, guest);
 	int err = 0;
 
-	if (entry_copied(image->l1[index]))
-		return 0;
-	co_mutex_lock(&image->l2_making);
-	if (!entry_copied(image->l1[index]))
-		err = make_table(image, index);
-	co_mutex_unlock(&image->monitor, &image->l2_making);
+	while (!err && !entry_copied(image->l1[index])) {
+		co_mutex_lock(&image->l2_making);
+		if (!entry_copied(image->l1[index]))
+			err = sharing_settle(image, index);
+		if (!err && !entry_copied(image->l1[index]))
+			err = make_table(image, index);
+		co_mutex_unlock(&image->monitor, &image->l2_making);
+		/* The snapshot that shares it cannot be, and is undone. */
+		if (err == -ECANCELED)
+			err = sharing_wait_undone(image);
+	}
 	return err;
 }
 
@@ -226,5 +268,8 @@ l2_run(const struct image *image, const struct slice *slice, uint64_t guest,
 	}
 	if (run->length > length)
 		run->length = length;
+	/* Whatever a shared table maps is shared. */
+	if (!entry_copied(image->l1[l1_index(image, guest)]))
+		run->entry &= ~ENTRY_COPIED;
 	return 0;
 }

@@ -53,6 +53,12 @@ bool l2_is_stable(const struct image *image, const struct slice *slice);
 int l2_run(const struct image *image, const struct slice *slice,
     uint64_t guest, uint64_t length, struct l2_run *run);
 
+/*
+ * Takes the C flag off count entries of clusters.  Those of other kinds that
+ * have it are bad ones, and stay so.
+ */
+void l2_clear_copied(uint8_t *entries, size_t count);
+
 /* The first guest offset behind the slice, or the table, that maps guest. */
 uint64_t l2_slice_end(const struct image *image, const struct slice *slice,
     uint64_t guest);

@@ -142,13 +142,13 @@ count_tables(const uint64_t *table, uint64_t entries)
 static int
 add_tables(struct image *image, struct overlaps *overlaps)
 {
-	size_t count = count_tables(image->l1, image->header.l1_entries) +
+	size_t count = count_tables(image->l1, image->l1_entries) +
 	    count_tables(image->refcount_table,
 	    image->refcount_table_entries);
 
 	if (metadata_make_room(&image->metadata, count))
 		return -ENOMEM;
-	for (uint64_t i = 0; i < image->header.l1_entries; i++) {
+	for (uint64_t i = 0; i < image->l1_entries; i++) {
 		uint64_t entry = image->l1[i];
 		int err = 0;
 
@@ -237,6 +237,7 @@ settle_geometry(struct image *image, struct error *error)
 		    "cannot find the size of %s: %s", image->path,
 		    strerror((int)-file_bytes));
 	image->size_bytes = header->size_bytes;
+	image->l1_entries = header->l1_entries;
 	image->cluster_bits = header->cluster_bits;
 	image->cluster_bytes = header_cluster_bytes(header);
 	image->l2_bits = header->cluster_bits - 3;
@@ -391,6 +392,8 @@ finish_writing(struct image *image)
 		err = alloc_return_reserve(image);
 	if (!err)
 		err = settle(image);
+	if (!err)
+		err = dirty_clear(image);
 	if (!err && reserve_end == image->end_cluster)
 		image->end_cluster = image->allocator.reserve_next;
 	if (!err && image->allocator.reserve_next > 0)

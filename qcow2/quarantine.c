@@ -68,24 +68,11 @@ quarantine_add(struct image *image, uint64_t cluster, uint64_t count)
 void
 quarantine_add_entry(struct image *image, uint64_t entry)
 {
-	struct entry_span span;
-	uint64_t first, last;
+	uint64_t first;
+	uint64_t count = entry_clusters(entry, image->cluster_bits, &first);
 
-	switch (entry_kind(entry)) {
-	case CLUSTER_NORMAL:
-	case CLUSTER_ZERO_ALLOCATED:
-		quarantine_add(image, entry_host(entry) >>
-		    image->cluster_bits, 1);
-		break;
-	case CLUSTER_COMPRESSED:
-		span = entry_compressed(entry, image->cluster_bits);
-		first = span.host >> image->cluster_bits;
-		last = (span.host + span.bytes - 1) >> image->cluster_bits;
-		quarantine_add(image, first, last - first + 1);
-		break;
-	default:
-		break;
-	}
+	if (count > 0)
+		quarantine_add(image, first, count);
 }
 
 bool
@@ -211,8 +198,8 @@ release_last(struct image *image, uint64_t cluster, uint64_t count)
 	alloc_give_back(image, cluster << image->cluster_bits, count);
 }
 
-co_fn static void
-release_run(struct image *image, uint64_t cluster, uint64_t count)
+void
+quarantine_let_out(struct image *image, uint64_t cluster, uint64_t count)
 {
 	while (count > 0 && !image->failed) {
 		uint64_t part = count < RELEASE_CLUSTERS ? count :
@@ -229,7 +216,8 @@ release_run(struct image *image, uint64_t cluster, uint64_t count)
 		}
 		cluster += part;
 		count -= part;
-		co_yield();
+		if (count > 0)
+			co_yield();
 	}
 }
 
@@ -237,6 +225,7 @@ void
 quarantine_release(struct image *image)
 {
 	struct quarantine *quarantine = &image->quarantine;
+	uint64_t released = 0;
 
 	while (quarantine->count > 0 && !image->failed) {
 		struct quarantine_run run = *run_at(quarantine, 0);
@@ -248,6 +237,11 @@ quarantine_release(struct image *image)
 		    (quarantine->room - 1);
 		quarantine->count--;
 		quarantine->clusters -= run.count;
-		release_run(image, run.cluster, run.count);
+		quarantine_let_out(image, run.cluster, run.count);
+		released += run.count;
+		if (released >= RELEASE_CLUSTERS) {
+			released = 0;
+			co_yield();
+		}
 	}
 }

@@ -66,6 +66,13 @@ void quarantine_watch(struct image *image);
 /* Ends the watching, for closing; the barrier is idle. */
 co_fn void quarantine_unwatch(struct image *image);
 
+/*
+ * Takes one reference off each of the clusters: at once, so their loss must be
+ * stable already, and nobody may meet those that this frees.
+ */
+co_fn void quarantine_let_out(struct image *image, uint64_t cluster,
+    uint64_t count);
+
 /* Lets out whoever may go.  Called by the barrier. */
 co_fn void quarantine_release(struct image *image);
 

@@ -144,8 +144,10 @@ qcow2_read(struct image *image, struct reader *reader, uint64_t guest,
 		struct l2_run run;
 
 		monitor_enter(&image->monitor);
-		epoch = epoch_enter(&image->epochs);
-		err = qcow2_find_run(image, guest, length, &run);
+		epoch = reader->inside == image ?
+		    epoch_enter(&image->epochs) : gate_enter(image);
+		err = image_has(image, guest, length) ?
+		    qcow2_find_run(image, guest, length, &run) : -EINVAL;
 		monitor_leave(&image->monitor);
 		if (!err)
 			err = read_run(image, reader, guest, &run);

@@ -168,6 +168,75 @@ refcount_take(struct image *image, uint64_t cluster, uint64_t count)
 	return 0;
 }
 
+static int
+log_unreferenced(const struct image *image, uint64_t cluster)
+{
+	log_error("cluster 0x%llx is in use but its refcount is 0 file=%s",
+	    (unsigned long long)cluster << image->cluster_bits,
+	    image->file->name);
+	return -EIO;
+}
+
+/* One more for each of the clusters that lie in one slice, or for none. */
+co_fn static int
+add_in_slice(struct image *image, uint64_t cluster, uint64_t count)
+{
+	unsigned order = image->refcounts.order;
+	uint64_t max = entry_refcount_max(order);
+	uint64_t counts = slice_counts(image);
+	struct slice *slice;
+	uint8_t *data;
+	int err;
+
+	if (!has_block(image, cluster))
+		return log_unreferenced(image, cluster);
+	err = pin(image, cluster, &slice);
+	if (err)
+		return err;
+	for (uint64_t i = 0; i < count && !err; i++) {
+		uint64_t value = count_of(image, slice, cluster + i);
+
+		if (value == 0)
+			err = log_unreferenced(image, cluster + i);
+		else if (value == max)
+			err = -ERANGE;
+	}
+	data = err ? NULL : slice_modify(image, slice);
+	if (!err && !data)
+		err = -ENOMEM;
+	for (uint64_t i = 0; i < count && !err; i++) {
+		size_t index = (cluster + i) % counts;
+
+		entry_refcount_set(data, order, index,
+		    entry_refcount_get(data, order, index) + 1);
+	}
+	slice_unpin(image, slice);
+	return err;
+}
+
+int
+refcount_add(struct image *image, uint64_t cluster, uint64_t count)
+{
+	uint64_t done = 0;
+
+	while (done < count) {
+		uint64_t part = part_in_slice(image, cluster + done,
+		    count - done);
+		int err = add_in_slice(image, cluster + done, part);
+
+		if (err) {
+			uint64_t left;
+
+			/* What cannot be undone is a leak, no worse. */
+			while (done > 0)
+				refcount_drop(image, cluster + --done, &left);
+			return err;
+		}
+		done += part;
+	}
+	return 0;
+}
+
 int
 refcount_drop(struct image *image, uint64_t cluster, uint64_t *valuep)
 {
@@ -183,10 +252,7 @@ refcount_drop(struct image *image, uint64_t cluster, uint64_t *valuep)
 	if (slice)
 		value = count_of(image, slice, cluster);
 	if (value == 0) {
-		log_error("cluster 0x%llx is in use but its refcount is 0 "
-		    "file=%s", (unsigned long long)cluster <<
-		    image->cluster_bits, image->file->name);
-		err = -EIO;
+		err = log_unreferenced(image, cluster);
 		goto unpin;
 	}
 	data = slice_modify(image, slice);
@@ -255,7 +321,7 @@ make_block(struct image *image, uint64_t index)
 	uint64_t left;
 	int err;
 
-	err = changes_make_room(&refcounts->hooks);
+	err = changes_make_room(&refcounts->hooks, 1);
 	if (err)
 		return err;
 	/* Nobody else may take it while the block is on its way. */
@@ -321,15 +387,15 @@ forget_growth(struct image *image, uint64_t entries)
 static void
 drop_moved(struct image *image)
 {
-	struct refcounts *refcounts = &image->refcounts;
+	struct move *move = &image->moves.refcount_table;
 
-	if (!refcounts->moved_host)
+	if (!move->wanted)
 		return;
-	metadata_remove_range(&image->metadata, refcounts->moved_host);
+	metadata_remove_range(&image->metadata, move->host);
 	if (!quarantine_make_room(image, 1))
-		quarantine_add(image, refcounts->moved_host >>
-		    image->cluster_bits, refcounts->moved_clusters);
-	refcounts->moved_host = 0;
+		quarantine_add(image, move->host >> image->cluster_bits,
+		    move->count);
+	move->wanted = false;
 }
 
 /*
@@ -374,8 +440,10 @@ grow_table(struct image *image, uint64_t cluster)
 	}
 	image_extend(image);
 	drop_moved(image);
-	image->refcounts.moved_host = place << image->cluster_bits;
-	image->refcounts.moved_clusters = (uint32_t)clusters;
+	image->moves.refcount_table = (struct move){
+		.wanted = true, .host = place << image->cluster_bits,
+		.count = (uint32_t)clusters,
+	};
 	return 0;
 }
 

@@ -24,9 +24,6 @@ struct refcounts {
 	unsigned block_bits;	/* log2 of the refcounts in a block */
 	struct co_mutex growing;
 	struct changes hooks;	/* table entries of new blocks */
-	/* A table that has moved: where the header shall point, or 0. */
-	uint64_t moved_host;
-	uint32_t moved_clusters;
 };
 
 /* The refcount of a cluster.  -EIO, -ENOMEM. */
@@ -45,6 +42,14 @@ co_fn int refcount_scan(struct image *image, uint64_t cluster, uint64_t max,
  * On failure none is set; -EEXIST if one has a refcount.
  */
 co_fn int refcount_take(struct image *image, uint64_t cluster,
+    uint64_t count);
+
+/*
+ * Adds one reference to each of clusters that have some.  On failure none is
+ * added: -ERANGE if one has as many as its width can tell; -EIO if one has
+ * none, which is logged.
+ */
+co_fn int refcount_add(struct image *image, uint64_t cluster,
     uint64_t count);
 
 /*

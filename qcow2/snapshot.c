@@ -95,6 +95,58 @@ snapshot_parse(const void *entry, const struct header *header,
 	return 0;
 }
 
+size_t
+snapshot_bytes(const struct snapshot *snapshot)
+{
+	return (SNAPSHOT_HEAD_BYTES + snapshot->extra_bytes +
+	    strlen(snapshot->id) + strlen(snapshot->name) + (size_t)7) &
+	    ~(size_t)7;
+}
+
+void
+snapshot_build(const struct snapshot *snapshot, void *entry)
+{
+	size_t id_bytes = strlen(snapshot->id);
+	size_t name_bytes = strlen(snapshot->name);
+	uint8_t *data = entry;
+	uint8_t *extra = data + SNAPSHOT_HEAD_BYTES;
+	uint8_t *names = extra + snapshot->extra_bytes;
+
+	memset(data, 0, snapshot_bytes(snapshot));
+	bytes_put64(data, snapshot->l1_offset);
+	bytes_put32(data + 8, snapshot->l1_entries);
+	bytes_put16(data + 12, (uint16_t)id_bytes);
+	bytes_put16(data + 14, (uint16_t)name_bytes);
+	bytes_put32(data + 16, snapshot->date_seconds);
+	bytes_put32(data + 20, snapshot->date_nanoseconds);
+	bytes_put64(data + 24, snapshot->vm_clock_ns);
+	if (snapshot->vm_state_bytes <= UINT32_MAX)
+		bytes_put32(data + 32, (uint32_t)snapshot->vm_state_bytes);
+	bytes_put32(data + 36, snapshot->extra_bytes);
+	if (snapshot->extra)
+		memcpy(extra, snapshot->extra, snapshot->extra_bytes);
+	if (snapshot->extra_bytes >= 8)
+		bytes_put64(extra, snapshot->vm_state_bytes);
+	if (snapshot->extra_bytes >= 16)
+		bytes_put64(extra + 8, snapshot->disk_bytes);
+	if (snapshot->extra_bytes >= 24)
+		bytes_put64(extra + 16, snapshot->icount);
+	memcpy(names, snapshot->id, id_bytes);
+	memcpy(names + id_bytes, snapshot->name, name_bytes);
+}
+
+const struct snapshot *
+snapshot_find(const struct snapshot_table *table, const char *name)
+{
+	for (unsigned i = 0; i < table->count; i++)
+		if (!strcmp(table->list[i].id, name))
+			return &table->list[i];
+	for (unsigned i = 0; i < table->count; i++)
+		if (!strcmp(table->list[i].name, name))
+			return &table->list[i];
+	return NULL;
+}
+
 co_fn static int
 load_entry(struct window *window, const struct header *header,
     struct snapshot *snapshot)

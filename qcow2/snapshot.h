@@ -21,6 +21,9 @@ struct header;
 #define SNAPSHOT_TABLE_BYTES_MAX	(64u * 1024 * 1024)
 #define SNAPSHOT_EXTRA_BYTES_MAX	1024u
 
+/* The extra data whose meaning is known. */
+#define SNAPSHOT_EXTRA_BYTES	24u
+
 /* icount of a snapshot that was taken without counting instructions. */
 #define SNAPSHOT_NO_ICOUNT		UINT64_MAX
 
@@ -57,6 +60,10 @@ co_fn int snapshot_table_load(struct file *file, const struct header *header,
 /* Frees what table points to and makes it empty. */
 void snapshot_table_free(struct snapshot_table *table);
 
+/* The one with that id or, if none has it, that name; NULL: there is none. */
+const struct snapshot *snapshot_find(const struct snapshot_table *table,
+    const char *name);
+
 /* What is wrong with the place of a snapshot's L1 table; NULL: nothing. */
 const char *snapshot_l1_fault(const struct snapshot *snapshot,
     const struct header *header, uint64_t file_bytes);
@@ -70,6 +77,15 @@ const char *snapshot_l1_fault(const struct snapshot *snapshot,
  * bytes: 40 to some 132,000.  -EINVAL if its extra data is too long.
  */
 int snapshot_entry_bytes(const void *head, size_t *bytesp);
+
+/* How long the entry of a snapshot is. */
+size_t snapshot_bytes(const struct snapshot *snapshot);
+
+/*
+ * Writes the entry of a snapshot, snapshot_bytes() of it: what is known of the
+ * extra data as the fields say, what is not as it was.
+ */
+void snapshot_build(const struct snapshot *snapshot, void *entry);
 
 /* Decodes the entry that begins with that head.  -EINVAL, -ENOMEM. */
 int snapshot_parse(const void *entry, const struct header *header,

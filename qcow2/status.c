@@ -7,6 +7,7 @@
  * again from where the answer ends.
  */
 #include <assert.h>
+#include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 
@@ -67,8 +68,9 @@ find(struct image *image, uint64_t guest, uint64_t length, struct l2_run *run)
 
 	monitor_enter(&image->monitor);
 	/* The table must not become another while this waits for it. */
-	epoch = epoch_enter(&image->epochs);
-	err = qcow2_find_run(image, guest, length, run);
+	epoch = gate_enter(image);
+	err = image_has(image, guest, length) ?
+	    qcow2_find_run(image, guest, length, run) : -EINVAL;
 	monitor_leave(&image->monitor);
 	epoch_leave(epoch);
 	return err;
@@ -139,8 +141,9 @@ image_status(struct image *image, uint64_t guest, uint64_t length,
 {
 	unsigned count = 0;
 
-	assert(max > 0 && length > 0 && guest < image->size_bytes &&
-	    length <= image->size_bytes - guest);
+	assert(max > 0 && length > 0);
+	if (!image_has(image, guest, length))
+		return -EINVAL;
 	while (count < max && length > 0) {
 		struct image_extent *extent = &extents[count];
 		int err;

@@ -240,7 +240,9 @@ read_edge(struct image *image, uint64_t guest, size_t length, bool virgin,
 {
 	struct image_hole hole;
 	struct image_holes holes = {.max = 1, .list = &hole};
-	struct reader reader = {.guest = guest, .holes = &holes};
+	struct reader reader = {
+		.guest = guest, .holes = &holes, .inside = image,
+	};
 	int err;
 
 	*edge = (struct edge){.length = length, .skip = true};
@@ -396,8 +398,9 @@ write_step(struct write *write)
 	int err;
 
 	monitor_enter(&image->monitor);
-	epoch = epoch_enter(&image->epochs);
-	err = l2_pin(image, write->guest, &slice);
+	epoch = gate_enter(image);
+	err = image_has(image, write->guest, write->length) ?
+	    l2_pin(image, write->guest, &slice) : -EINVAL;
 	if (err) {
 		monitor_leave(&image->monitor);
 		goto leave_epoch;

@@ -136,8 +136,9 @@ clear_step(struct image *image, uint64_t guest, uint64_t length,
 	err = image->failed ? -EIO : barrier_throttle(image);
 	if (err)
 		goto leave;
-	epoch = epoch_enter(&image->epochs);
-	err = l2_pin(image, guest, &slice);
+	epoch = gate_enter(image);
+	err = image_has(image, guest, length) ?
+	    l2_pin(image, guest, &slice) : -EINVAL;
 	if (err)
 		goto leave_epoch;
 	end = l2_slice_end(image, slice, guest);

@@ -18,6 +18,7 @@ extern const struct command info_command;
 extern const struct command map_command;
 extern const struct command check_command;
 extern const struct command create_command;
+extern const struct command snapshot_command;
 
 /* In the order of the help; NULL at the end. */
 extern const struct command *const commands[];

@@ -44,6 +44,12 @@ void info_free(struct info *info);
 /* The object that qemu-img prints; NULL if there is no memory. */
 json_t *info_to_json(const struct info *info);
 
+/* The list under "snapshots" in that object. */
+json_t *info_snapshots_to_json(const struct snapshot_table *table);
+
 void info_print(const struct info *info, FILE *out);
+
+/* A line for each. */
+void info_print_snapshots(const struct snapshot_table *table, FILE *out);
 
 #endif

@@ -66,6 +66,16 @@ snapshot_json(const struct snapshot *snapshot)
 	return object;
 }
 
+json_t *
+info_snapshots_to_json(const struct snapshot_table *table)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < table->count; i++)
+		json_array_append_new(list, snapshot_json(&table->list[i]));
+	return list;
+}
+
 static json_t *
 bitmap_json(const struct bitmap *bitmap)
 {
@@ -131,14 +141,9 @@ add_qcow2_json(json_t *object, const struct info *info)
 			json_object_set_new(object, "backing-filename-format",
 			    text_json(header->backing_format));
 	}
-	if (info->snapshots.count > 0) {
-		json_t *snapshots = json_array();
-
-		for (unsigned i = 0; i < info->snapshots.count; i++)
-			json_array_append_new(snapshots,
-			    snapshot_json(&info->snapshots.list[i]));
-		json_object_set_new(object, "snapshots", snapshots);
-	}
+	if (info->snapshots.count > 0)
+		json_object_set_new(object, "snapshots",
+		    info_snapshots_to_json(&info->snapshots));
 }
 
 json_t *
@@ -193,8 +198,8 @@ print_state(const struct header *header, FILE *out)
 		    "-r all repairs it\n", "state");
 }
 
-static void
-print_snapshots(const struct snapshot_table *table, FILE *out)
+void
+info_print_snapshots(const struct snapshot_table *table, FILE *out)
 {
 	for (unsigned i = 0; i < table->count; i++) {
 		const struct snapshot *snapshot = &table->list[i];
@@ -253,7 +258,7 @@ print_qcow2(const struct info *info, FILE *out)
 		    header->backing_format : "not said");
 	}
 	print_state(header, out);
-	print_snapshots(&info->snapshots, out);
+	info_print_snapshots(&info->snapshots, out);
 	print_bitmaps(&info->bitmaps, out);
 }
 

@@ -12,6 +12,7 @@ const struct command *const commands[] = {
 	&info_command,
 	&map_command,
 	&check_command,
+	&snapshot_command,
 	NULL,
 };
 

@@ -573,8 +573,8 @@ write_forgotten_moved_table(struct world *world)
 	struct image *image = world->image;
 
 	ck_assert_int_eq(ensure_block(world, PAST_THE_TABLE), 0);
-	ck_assert_uint_ne(image->refcounts.moved_host, 0);
-	forget_range(world, image->refcounts.moved_host,
+	ck_assert_uint_ne(image->moves.refcount_table.host, 0);
+	forget_range(world, image->moves.refcount_table.host,
 	    image->cluster_bytes);
 	return try(world, ACTION_FLUSH, 0);
 }

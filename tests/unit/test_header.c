@@ -584,7 +584,8 @@ START_TEST(patches_change_what_a_rewrite_would)
 	must_parse();
 	patches[0] = header_patch_incompatible(header.incompatible |= 1);
 	patches[1] = header_patch_autoclear(header.autoclear = 2);
-	patches[2] = header_patch_l1(header.l1_entries = 0x01020304,
+	patches[2] = header_patch_disk(header.size_bytes = 0x0807060504030201,
+	    header.l1_entries = 0x01020304,
 	    header.l1_offset = 0x1112131415161718);
 	patches[3] = header_patch_refcount_table(
 	    header.refcount_table_offset = 0x2122232425262728,

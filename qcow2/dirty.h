@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The dirty bit: refcounts and C flags on disk may not be right.
+ *
+ * Whoever is about to let them be wrong for a while, in a way that a crash
+ * would leave behind, holds it; it stands on disk, stably, from before that
+ * until after.  An image that is found with it is repaired before anybody
+ * writes to it.  Version 2 has no such bit, and holding it does nothing.
+ * (Specification: "Header", incompatible feature bit 0; O7.)
+ *
+ * In the image's monitor.
+ */
+#ifndef QCOW2_DIRTY_H
+#define QCOW2_DIRTY_H
+
+#include <stdbool.h>
+#include "runtime/co.h"
+#include "runtime/monitor.h"
+
+struct image;
+
+struct dirty {
+	unsigned holders;
+	bool leaks;		/* keep it: something is to be repaired */
+	struct co_mutex changing;
+};
+
+/* Sets the bit, stably, unless it is.  -EIO, -ENOSPC. */
+co_fn int dirty_hold(struct image *image);
+
+/*
+ * Makes everything stable and clears the bit, if nobody else holds it.  On
+ * failure it stays, till the image is closed or it is held and released again.
+ */
+co_fn int dirty_release(struct image *image);
+
+/* For closing, with nobody holding it and all else stable. */
+co_fn int dirty_clear(struct image *image);
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making, applying and deleting internal snapshots of an image that is open
+ * for writing, while requests go on.
+ *
+ * One operation of this kind, or of those in image_resize.h, runs at a time;
+ * others wait.  What is asked for either happens or, after an error and after
+ * a crash, has not: the dirty bit stands on disk meanwhile, so that the next
+ * who opens the image counts its references anew (version 2 has no such bit;
+ * there, references may leak).  (Specification: "Snapshots".)
+ *
+ * NAME means the snapshot with that id or, if there is none, that name.
+ */
+#ifndef QCOW2_IMAGE_SNAPSHOT_H
+#define QCOW2_IMAGE_SNAPSHOT_H
+
+#include <stdint.h>
+#include <time.h>
+#include "runtime/co.h"
+#include "runtime/error.h"
+
+struct image;
+
+/* Bytes of an id or a name. */
+#define SNAPSHOT_NAME_BYTES_MAX 255
+
+/*
+ * Keeps, under the date given, what every completed write has left, and none of those that come
+ * after the return.  Requests wait while those in flight end, no longer.
+ * -EEXIST: the name is taken; -ENOTSUP: raw, or too many; -EINVAL: no name;
+ * -ERANGE: the refcounts of the image are too narrow; -EROFS, -ENOSPC, -EIO,
+ * -ENOMEM.  *error says it in words.
+ */
+co_fn int image_snapshot_create(struct image *image, const char *name,
+    const struct timespec *date, struct error *error);
+
+/*
+ * The disk becomes what the snapshot has, its length included; the snapshot
+ * stays.  Errors the same; -ENOENT: there is none of that name.
+ */
+co_fn int image_snapshot_apply(struct image *image, const char *name,
+    struct error *error);
+
+/* Errors the same.  After -EIO it may be gone and its clusters leaked. */
+co_fn int image_snapshot_delete(struct image *image, const char *name,
+    struct error *error);
+
+#endif

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+#include "qcow2/sharing.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include "qcow2/internal.h"
+#include "qcow2/tree.h"
+
+static bool
+is_counted(const struct sharing *sharing, uint64_t index)
+{
+	return sharing->counted[index / 64] >> index % 64 & 1;
+}
+
+int
+sharing_init(struct sharing *sharing, uint32_t entries, unsigned retirements)
+{
+	size_t max = (size_t)entries * retirements;
+
+	*sharing = (struct sharing){
+		.entries = entries, .retired_max = max,
+		.l1 = calloc((size_t)entries + 1, sizeof(uint64_t)),
+		.counted = calloc(entries / 64 + 1, sizeof(uint64_t)),
+		.retired = calloc(max + 1, sizeof(*sharing->retired)),
+	};
+	if (sharing->l1 && sharing->counted && sharing->retired)
+		return 0;
+	sharing_free(sharing);
+	return -ENOMEM;
+}
+
+void
+sharing_free(struct sharing *sharing)
+{
+	free(sharing->l1);
+	free(sharing->counted);
+	free(sharing->retired);
+	*sharing = (struct sharing){0};
+}
+
+int
+sharing_begin(struct image *image, struct sharing *sharing)
+{
+	struct changes *changes = &image->barrier.l1;
+
+	assert(image->gate.closed && !image->sharing &&
+	    sharing->entries == image->l1_entries);
+	if (changes_make_room(changes, sharing->entries))
+		return -ENOMEM;
+	for (uint32_t i = 0; i < sharing->entries; i++) {
+		uint64_t entry = image->l1[i] & ~ENTRY_COPIED;
+
+		sharing->l1[i] = entry;
+		if (image->l1[i] == entry)
+			continue;
+		image->l1[i] = entry;
+		changes_add(changes, i, entry);
+	}
+	image->sharing = sharing;
+	return 0;
+}
+
+int
+sharing_settle(struct image *image, uint64_t index)
+{
+	struct sharing *sharing = image->sharing;
+	int err;
+
+	assert(image->l2_making.holder == co_self());
+	if (!sharing || index >= sharing->entries || !sharing->l1[index])
+		return 0;
+	if (sharing->err)
+		return -ECANCELED;
+	if (is_counted(sharing, index))
+		return 0;
+	err = tree_share(image, entry_host(sharing->l1[index]));
+	if (err) {
+		sharing->err = err;
+		return -ECANCELED;
+	}
+	sharing->counted[index / 64] |= 1ull << index % 64;
+	return 0;
+}
+
+int
+sharing_wait_undone(struct image *image)
+{
+	struct sharing *sharing = image->sharing;
+
+	if (sharing && sharing->err)
+		wait_queue_wait(&sharing->undone);
+	return 0;
+}
+
+bool
+sharing_retires(struct image *image, uint32_t index, uint64_t host)
+{
+	struct sharing *sharing = image->sharing;
+
+	if (!sharing)
+		return false;
+	assert(sharing->retired_count < sharing->retired_max);
+	sharing->retired[sharing->retired_count++] =
+	    (struct retired_table){index, host};
+	return true;
+}
+
+co_fn static int
+settle(struct image *image, uint32_t index)
+{
+	int err;
+
+	co_mutex_lock(&image->l2_making);
+	err = sharing_settle(image, index);
+	co_mutex_unlock(&image->monitor, &image->l2_making);
+	return err;
+}
+
+int
+sharing_finish(struct image *image)
+{
+	struct sharing *sharing = image->sharing;
+	int err = 0;
+
+	for (uint32_t i = 0; i < sharing->entries && !err; i++) {
+		if (!sharing->l1[i])
+			continue;
+		err = image->failed ? -EIO : barrier_throttle(image);
+		if (!err)
+			err = settle(image, i);
+	}
+	if (!err)
+		return 0;
+	if (!sharing->err)
+		sharing->err = err;
+	err = sharing->err;
+	sharing_undo(image);
+	return err;
+}
+
+static void
+forget_retired(struct image *image)
+{
+	struct sharing *sharing = image->sharing;
+
+	while (sharing->retired_count > 0) {
+		struct retired_table *table =
+		    &sharing->retired[--sharing->retired_count];
+
+		/* Unless the disk has come back to it. */
+		if (table->index >= image->l1_entries ||
+		    entry_host(image->l1[table->index]) != table->host)
+			metadata_forget_cluster(&image->metadata,
+			    table->host);
+	}
+}
+
+/*
+ * Tables that were copied meanwhile are dropped for good, so a barrier has to
+ * write what was changed in them before.
+ */
+int
+sharing_undo(struct image *image)
+{
+	struct sharing *sharing = image->sharing;
+	int first_err;
+
+	if (!sharing->err)
+		sharing->err = -ECANCELED;
+	/* Nobody begins to copy one now; who had begun ends first. */
+	co_mutex_lock(&image->l2_making);
+	co_mutex_unlock(&image->monitor, &image->l2_making);
+	first_err = barrier_flush(image);
+	forget_retired(image);
+	for (uint32_t i = 0; i < sharing->entries && !image->failed; i++) {
+		int err = 0;
+
+		if (is_counted(sharing, i))
+			err = tree_drop(image, entry_host(sharing->l1[i]));
+		if (sharing->l1[i] && !err)
+			err = tree_set_copied(image, i);
+		if (err && !first_err)
+			first_err = err;
+	}
+	image->sharing = NULL;
+	wait_queue_wake_all(&image->monitor, &sharing->undone);
+	return first_err;
+}
+
+void
+sharing_end(struct image *image)
+{
+	forget_retired(image);
+	image->sharing = NULL;
+}

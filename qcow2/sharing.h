@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sharing: a snapshot on its way, while requests go on.
+ *
+ * When a snapshot is made, every L2 table of the disk becomes shared in one
+ * moment: the C flags of the L1 table are taken off.  The second reference of
+ * the tables and of what they map is counted afterwards, table by table, by
+ * the snapshot's maker, or by the first request that wants a table of its own
+ * back, before it copies it.
+ *
+ * A table that is copied meanwhile stays in the index of metadata for as long
+ * as this goes on, since changes from before may still have to be written.
+ *
+ * In the image's monitor.
+ */
+#ifndef QCOW2_SHARING_H
+#define QCOW2_SHARING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "runtime/co.h"
+#include "runtime/monitor.h"
+
+struct image;
+
+/* A table that the disk does not use any more at that place of its L1. */
+struct retired_table {
+	uint32_t index;
+	uint64_t host;
+};
+
+struct sharing {
+	uint64_t *l1;		/* the tables in common, without C flags */
+	uint32_t entries;
+	uint64_t *counted;	/* bit: the table has its second reference */
+	struct retired_table *retired;
+	size_t retired_count, retired_max;
+	int err;		/* it cannot be, and is being undone */
+	struct wait_queue undone;
+};
+
+/*
+ * Makes room for sharing an L1 table of so many entries, each of which gets
+ * another table at most retirements times meanwhile.  -ENOMEM.
+ */
+int sharing_init(struct sharing *sharing, uint32_t entries,
+    unsigned retirements);
+void sharing_free(struct sharing *sharing);
+
+/*
+ * From now on everything the disk has is shared.  The gate is closed and no
+ * barrier runs.  -ENOMEM: nothing has changed.
+ */
+int sharing_begin(struct image *image, struct sharing *sharing);
+
+/*
+ * Counts the second reference of the table with that index, if it waits for
+ * it.  The caller holds l2_making.  -ECANCELED: the snapshot cannot be; wait
+ * with sharing_wait_undone() and look again.
+ */
+co_fn int sharing_settle(struct image *image, uint64_t index);
+
+/* Waits until the tables are the disk's own again; 0. */
+co_fn int sharing_wait_undone(struct image *image);
+
+/* Whether a table that the disk stops using stays in the index for now. */
+bool sharing_retires(struct image *image, uint32_t index, uint64_t host);
+
+/*
+ * Counts all that is left; if that cannot be, undoes all of it, ends it, and
+ * says why: -ERANGE, -EIO, -ENOMEM.  Requests go on meanwhile.
+ */
+co_fn int sharing_finish(struct image *image);
+
+/*
+ * Undoes it, and ends it: takes the second references off again and gives the
+ * disk its C flags back.  The first error; clusters may leak then.
+ */
+co_fn int sharing_undo(struct image *image);
+
+/* Ends it, after a barrier: retired tables leave the index. */
+void sharing_end(struct image *image);
+
+#endif

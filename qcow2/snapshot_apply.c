@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Applying a snapshot: the disk becomes what the snapshot has.
+ *
+ * With requests going on, every tree of the snapshot gets one reference more,
+ * for the disk.  Then, behind the closed gate, the disk takes an L1 table that
+ * leads there, and its length.  The next barrier writes that table and switches
+ * the header; once that is stable, the references of what the disk had before
+ * are taken off.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include "qcow2/internal.h"
+#include "qcow2/snapshot_change.h"
+#include "qcow2/tree.h"
+
+/* The L1 table that the disk gets, or had. */
+struct l1_table {
+	uint64_t *list;
+	uint32_t entries;
+};
+
+/* How many entries lead to a disk of that length; 0: too many. */
+static uint32_t
+needed_entries(const struct image *image, uint64_t disk_bytes)
+{
+	unsigned span_bits = image->cluster_bits + image->l2_bits;
+	uint64_t entries = disk_bytes >> span_bits;
+
+	if (disk_bytes > INT64_MAX)
+		return 0;
+	entries += (disk_bytes & ((1ull << span_bits) - 1)) != 0;
+	if (entries == 0)
+		entries = 1;
+	return entries <= HEADER_L1_BYTES_MAX / ENTRY_BYTES ?
+	    (uint32_t)entries : 0;
+}
+
+/* Whether the disk has that table now, at that place of its L1. */
+static bool
+has_table(const struct image *image, uint32_t index, uint64_t host)
+{
+	return index < image->l1_entries &&
+	    entry_host(image->l1[index]) == host;
+}
+
+/* ---- the second references ---- */
+
+/*
+ * For the disk, which will have the table: in the index of metadata with it.
+ * If the disk has it already, the index knows it.
+ */
+co_fn static int
+share_table(struct image *image, uint32_t index, uint64_t host)
+{
+	bool added = false;
+	int err;
+
+	co_mutex_lock(&image->l2_making);
+	/* What is shared cannot be the disk's alone. */
+	if (has_table(image, index, host) && entry_copied(image->l1[index])) {
+		err = -EIO;
+		goto unlock;
+	}
+	if (!metadata_is(&image->metadata, METADATA_L2, host,
+	    image->cluster_bytes)) {
+		err = metadata_add_cluster(&image->metadata, METADATA_L2,
+		    host);
+		if (err)
+			goto unlock;
+		added = true;
+	}
+	err = tree_share(image, host);
+	if (err && added && !has_table(image, index, host))
+		metadata_forget_cluster(&image->metadata, host);
+unlock:
+	co_mutex_unlock(&image->monitor, &image->l2_making);
+	return err == -EEXIST ? -EIO : err;
+}
+
+/* The references of the first count trees; a barrier comes first, since their
+ * C flags may still have to be written. */
+co_fn static void
+unshare_tables(struct image *image, const struct l1_table *l1, uint32_t count)
+{
+	barrier_flush(image);
+	for (uint32_t i = 0; i < count && !image->failed; i++) {
+		uint64_t host = entry_host(l1->list[i]);
+
+		if (!host)
+			continue;
+		if (!has_table(image, i, host))
+			metadata_forget_cluster(&image->metadata, host);
+		tree_drop(image, host);
+		if (i < image->l1_entries)
+			tree_set_copied(image, i);
+	}
+}
+
+co_fn static int
+share_tables(struct image *image, const struct l1_table *l1)
+{
+	for (uint32_t i = 0; i < l1->entries; i++) {
+		int err;
+
+		if (!l1->list[i])
+			continue;
+		err = image->failed ? -EIO : barrier_throttle(image);
+		if (!err)
+			err = share_table(image, i, entry_host(l1->list[i]));
+		if (err) {
+			unshare_tables(image, l1, i);
+			return err;
+		}
+	}
+	return 0;
+}
+
+/* ---- the moment ---- */
+
+co_fn static int
+take_place(struct image *image, uint32_t entries, uint64_t *hostp)
+{
+	uint64_t bytes = (uint64_t)entries * ENTRY_BYTES;
+	uint64_t clusters = snapshot_clusters(image, bytes);
+	int err = alloc_table(image, clusters, hostp);
+
+	if (err)
+		return err;
+	err = metadata_add_range(&image->metadata, METADATA_L1, *hostp, bytes);
+	if (err)
+		alloc_give_back(image, *hostp, clusters);
+	return err;
+}
+
+/*
+ * The tables the disk had stay in the index until a barrier has written what
+ * was changed in them.
+ */
+static void
+switch_l1(struct image *image, struct l1_table *l1, uint64_t host,
+    uint64_t disk_bytes)
+{
+	struct l1_table old = {image->l1, image->l1_entries};
+
+	for (uint32_t i = 0; i < old.entries; i++)
+		if (entry_host(old.list[i]))
+			sharing_retires(image, i, entry_host(old.list[i]));
+	changes_drop_from(&image->barrier.l1, 0);
+	image->l1 = l1->list;
+	image->l1_entries = l1->entries;
+	image->size_bytes = disk_bytes;
+	image->moves.l1 = (struct move){
+		.wanted = true, .host = host, .count = l1->entries,
+	};
+	*l1 = old;
+}
+
+/* The references of what the disk had, now that it is stably gone. */
+co_fn static int
+drop_old(struct image *image, const struct l1_table *old)
+{
+	int first_err = 0;
+
+	for (uint32_t i = 0; i < old->entries && !image->failed; i++) {
+		uint64_t host = entry_host(old->list[i]);
+		int err = 0;
+
+		if (host)
+			err = tree_drop(image, host);
+		if (err && !first_err)
+			first_err = err;
+	}
+	for (uint32_t i = 0; i < image->l1_entries && !image->failed; i++) {
+		int err = tree_set_copied(image, i);
+
+		if (err && !first_err)
+			first_err = err;
+	}
+	return image->failed ? -EIO : first_err;
+}
+
+/* In all of this, tables the disk stops using stay in the index. */
+co_fn static int
+become(struct image *image, struct l1_table *l1, uint64_t disk_bytes)
+{
+	uint64_t host;
+	int err;
+
+	err = share_tables(image, l1);
+	if (err)
+		return err;
+	err = take_place(image, l1->entries, &host);
+	if (err) {
+		unshare_tables(image, l1, l1->entries);
+		return err;
+	}
+	gate_close(image);
+	switch_l1(image, l1, host, disk_bytes);
+	gate_open(image);
+	err = barrier_flush(image);
+	sharing_end(image);
+	if (!err)
+		err = drop_old(image, l1);
+	/* What was not dropped is repaired by the next who opens it. */
+	if (err)
+		image->dirty.leaks = true;
+	return err;
+}
+
+int
+snapshot_apply(struct image *image, const struct snapshot *snapshot)
+{
+	uint64_t disk_bytes = snapshot->disk_bytes;
+	uint32_t needed = needed_entries(image, disk_bytes);
+	struct sharing sharing;
+	struct l1_table l1;
+	int err;
+
+	if (needed == 0)
+		return -EIO;
+	l1.entries = needed < snapshot->l1_entries ? snapshot->l1_entries :
+	    needed;
+	err = snapshot_load_l1(image, snapshot, l1.entries, &l1.list);
+	if (err)
+		return err;
+	err = sharing_init(&sharing, l1.entries > image->l1_entries ?
+	    l1.entries : image->l1_entries, 3);
+	if (!err) {
+		/* It shares nothing, but keeps tables in the index. */
+		image->sharing = &sharing;
+		err = become(image, &l1, disk_bytes);
+		image->sharing = NULL;
+		sharing_free(&sharing);
+	}
+	free(l1.list);
+	return err;
+}

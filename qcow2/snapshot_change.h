@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What making, applying and deleting snapshots have in common.
+ *
+ * In the image's monitor, by the one who holds gate.operation.
+ */
+#ifndef QCOW2_SNAPSHOT_CHANGE_H
+#define QCOW2_SNAPSHOT_CHANGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "qcow2/snapshot.h"
+#include "runtime/co.h"
+
+struct image;
+
+/*
+ * Adds a snapshot, whose memory the table then owns, or removes the one with
+ * that index, or both (added NULL, removed negative: neither).  First makes
+ * everything else stable, then switches the header to the new table and makes
+ * that stable.  *switchedp: the change was made and cannot be undone; a failure
+ * after that means only that it may not survive a crash.  -ENOTSUP: there are
+ * too many; -ENOSPC, -EIO, -ENOMEM.
+ */
+co_fn int snapshot_table_change(struct image *image,
+    const struct snapshot *added, int removed, bool *switchedp);
+
+/*
+ * Reads the L1 table of a snapshot into entries entries of the machine's order;
+ * zeros behind those it has.  free() it.  -EIO: it is damaged, which is logged.
+ */
+co_fn int snapshot_load_l1(struct image *image,
+    const struct snapshot *snapshot, uint32_t entries, uint64_t **l1p);
+
+/* The disk becomes what the snapshot has.  Errors as image_snapshot_apply(). */
+co_fn int snapshot_apply(struct image *image,
+    const struct snapshot *snapshot);
+
+/* How many clusters a table of so many bytes has. */
+uint64_t snapshot_clusters(const struct image *image, uint64_t bytes);
+
+#endif
