@@ -271,7 +271,7 @@ open_layer(struct file *file, const char *path, enum image_format format,
 	if (!err)
 		err = format == IMAGE_QCOW2 ?
 		    qcow2_open(image, options, error) :
-		    raw_open(image, error);
+		    raw_open(image, options, error);
 	if (err) {
 		image->ops = NULL;
 		image_close(image);
@@ -289,7 +289,9 @@ open_backing(struct chain *chain, struct image *top,
     const struct image_options *options, struct error *error)
 {
 	struct image *image = top;
+	struct image_options below = *options;
 
+	below.snapshot = NULL;
 	while (image->format == IMAGE_QCOW2 && image->header.backing) {
 		enum image_format format;
 		struct file *file;
@@ -299,7 +301,7 @@ open_backing(struct chain *chain, struct image *top,
 		    error);
 		if (err)
 			return err;
-		err = open_layer(file, file->name, format, false, options,
+		err = open_layer(file, file->name, format, false, &below,
 		    &image->backing, error);
 		if (err)
 			return err;

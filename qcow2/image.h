@@ -43,6 +43,8 @@ struct image_options {
 	bool writable;
 	bool force_share;	/* read beside a writer, without locks */
 	bool no_backing;	/* open this one file only (info, check) */
+	const char *snapshot;	/* its id or name: the disk is what it has;
+				 * for reading alone.  NULL: the present */
 	bool refuse_bitmaps;	/* rather than invalidate them */
 	bool backing_format_told; /* backing_format rules over the file's */
 	enum image_format backing_format;

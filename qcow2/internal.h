@@ -142,7 +142,8 @@ co_fn int qcow2_open(struct image *image, const struct image_options *options,
 co_fn int qcow2_begin_writing(struct image *image, struct error *error);
 co_fn int raw_plan(struct image *image, struct image_plan *plan,
     uint64_t guest, uint64_t length);
-co_fn int raw_open(struct image *image, struct error *error);
+co_fn int raw_open(struct image *image, const struct image_options *options,
+    struct error *error);
 
 /* Reads from an image of any format what lies inside it; zeros beyond. */
 co_fn int image_read_layer(struct image *image, struct reader *reader,

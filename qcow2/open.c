@@ -15,6 +15,7 @@
 #include <string.h>
 #include "qcow2/internal.h"
 #include "qcow2/open_internal.h"
+#include "qcow2/snapshot_change.h"
 #include "runtime/log.h"
 
 /* Bad entries of one table that are logged; more are only counted. */
@@ -289,6 +290,40 @@ load_tables(struct image *image, struct error *error)
 	return err;
 }
 
+/* The disk is what a snapshot has; nobody writes to it. */
+co_fn static int
+turn_to_snapshot(struct image *image, const char *name, struct error *error)
+{
+	const struct snapshot *snapshot = snapshot_find(&image->snapshots,
+	    name);
+	unsigned span_bits = image->cluster_bits + image->l2_bits;
+	uint64_t *l1;
+	int err;
+
+	if (!snapshot) {
+		error_set(error, -ENOENT, "%s has no snapshot \"%s\"",
+		    image->path, name);
+		error_hint(error, "those it has: qnbd snapshot list %s",
+		    image->path);
+		return -ENOENT;
+	}
+	if (snapshot->disk_bytes > INT64_MAX || (snapshot->disk_bytes > 0 &&
+	    (snapshot->disk_bytes - 1) >> span_bits >= snapshot->l1_entries))
+		return error_set(error, -EIO, "the snapshot \"%s\" of %s is "
+		    "damaged: its L1 table is too short for it", name,
+		    image->path);
+	err = snapshot_load_l1(image, snapshot, 0, &l1);
+	if (err)
+		return error_set(error, err, "cannot read the L1 table of the "
+		    "snapshot \"%s\" of %s: %s", name, image->path,
+		    strerror(-err));
+	free(image->l1);
+	image->l1 = l1;
+	image->l1_entries = snapshot->l1_entries;
+	image->size_bytes = snapshot->disk_bytes;
+	return 0;
+}
+
 static void
 free_tables(struct image *image)
 {
@@ -328,6 +363,8 @@ qcow2_open(struct image *image, const struct image_options *options,
 		err = out_of_memory(error);
 	if (!err)
 		err = load_tables(image, error);
+	if (!err && options->snapshot)
+		err = turn_to_snapshot(image, options->snapshot, error);
 	if (!err)
 		err = index_metadata(image, error);
 	if (!err && image->writable)

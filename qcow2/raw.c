@@ -187,10 +187,14 @@ const struct image_ops raw_ops = {
 };
 
 int
-raw_open(struct image *image, struct error *error)
+raw_open(struct image *image, const struct image_options *options,
+    struct error *error)
 {
 	int64_t size = file_size(image->file);
 
+	if (options->snapshot)
+		return error_set(error, -ENOTSUP, "%s is a raw image, which "
+		    "has no snapshots", image->path);
 	if (size < 0)
 		return error_set(error, (int)size,
 		    "cannot find the size of %s: %s", image->path,

@@ -107,6 +107,7 @@ open_export(struct serve *serve, unsigned index, struct error *error)
 		.format = (enum image_format)options->format,
 		.writable = !options->read_only,
 		.force_share = options->force_share,
+		.snapshot = options->snapshot,
 		.refuse_bitmaps = options->refuse_bitmaps,
 		.backing_format_told = options->backing_format >= 0,
 		.backing_format = options->backing_format >= 0 ?

@@ -28,6 +28,7 @@ struct serve_options {
 	const char *description;
 	bool read_only;
 	bool force_share;
+	const char *snapshot;
 	bool refuse_bitmaps;
 	int format;		/* enum image_format */
 	int backing_format;

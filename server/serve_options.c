@@ -46,6 +46,9 @@ const struct option_spec serve_specs[] = {
 	  "what clients are told about the exports", FIELD(description) },
 	{ "read-only", 'r', OPTION_FLAG, NULL,
 	  "let nobody write", FIELD(read_only) },
+	{ "snapshot", 0, OPTION_TEXT, "NAME",
+	  "with -r: the disk as this internal snapshot has it",
+	  FIELD(snapshot) },
 	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
 	  "what the images are (qcow2), never guessed", FIELD(format),
 	  .choices = format_names },
@@ -217,6 +220,9 @@ check_options(const struct serve_options *options)
 	if (options->force_share && !options->read_only)
 		return options_complain(&serve_command,
 		    "--force-share is only safe read-only; add -r");
+	if (options->snapshot && !options->read_only)
+		return options_complain(&serve_command,
+		    "--snapshot is served read-only; add -r");
 	if (options->description &&
 	    strlen(options->description) > NBD_NAME_BYTES_MAX)
 		return options_complain(&serve_command,
