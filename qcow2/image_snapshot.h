@@ -3,7 +3,7 @@
  * Making, applying and deleting internal snapshots of an image that is open
  * for writing, while requests go on.
  *
- * One operation of this kind, or of those in image_resize.h, runs at a time;
+ * One operation of this kind, or of resizing, runs at a time;
  * others wait.  What is asked for either happens or, after an error and after
  * a crash, has not: the dirty bit stands on disk meanwhile, so that the next
  * who opens the image counts its references anew (version 2 has no such bit;
@@ -25,11 +25,11 @@ struct image;
 #define SNAPSHOT_NAME_BYTES_MAX 255
 
 /*
- * Keeps, under the date given, what every completed write has left, and none of those that come
- * after the return.  Requests wait while those in flight end, no longer.
- * -EEXIST: the name is taken; -ENOTSUP: raw, or too many; -EINVAL: no name;
- * -ERANGE: the refcounts of the image are too narrow; -EROFS, -ENOSPC, -EIO,
- * -ENOMEM.  *error says it in words.
+ * Keeps, under the date given, what every completed write has left, and none
+ * of those that come after the return.  Requests wait while those in flight
+ * end, no longer.  -EEXIST: the name is taken; -ENOTSUP: raw, or too many;
+ * -EINVAL: no name; -ERANGE: the refcounts of the image are too narrow; -EROFS,
+ * -ENOSPC, -EIO, -ENOMEM.  *error says it in words.
  */
 co_fn int image_snapshot_create(struct image *image, const char *name,
     const struct timespec *date, struct error *error);

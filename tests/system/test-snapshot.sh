@@ -127,7 +127,7 @@ qemu-img create -q -f qcow2 -o refcount_bits=1 bit.qcow2 1M
 qemu-io -c 'write -q -P 1 0 1M' bit.qcow2
 qemu-img convert -O raw bit.qcow2 bit.raw
 expect_status 1 "$QNBD" snapshot create bit.qcow2 one
-expect_text "$tmp/err" 'cannot make the snapshot "one" of bit.qcow2: .*refcount_bits'
+expect_text "$tmp/err" 'cannot make the snapshot "one" of .*refcount_bits'
 clean bit.qcow2
 holds bit.qcow2 bit.raw
 qemu-img create -q -f qcow2 -o refcount_bits=2 bits.qcow2 1M
