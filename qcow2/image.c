@@ -72,9 +72,9 @@ image_read_layer(struct image *image, struct reader *reader, uint64_t guest,
 bool
 image_has(const struct image *image, uint64_t guest, uint64_t length)
 {
-	uint64_t size_bytes = image->size_bytes;
+	uint64_t usable_bytes = image->usable_bytes;
 
-	return guest <= size_bytes && length <= size_bytes - guest;
+	return guest <= usable_bytes && length <= usable_bytes - guest;
 }
 
 int

@@ -94,7 +94,7 @@ write_l1(struct image *image, const struct sharing *sharing,
     struct snapshot *snapshot)
 {
 	uint64_t bytes = (uint64_t)sharing->entries * ENTRY_BYTES;
-	uint64_t clusters = snapshot_clusters(image, bytes);
+	uint64_t clusters = table_clusters(image, bytes);
 	uint8_t *table;
 	int err;
 
@@ -152,7 +152,7 @@ create_shared(struct image *image, struct sharing *sharing,
 	}
 	if (snapshot->l1_offset) {
 		forget_l1(image, snapshot);
-		alloc_give_back(image, snapshot->l1_offset, snapshot_clusters(
+		alloc_give_back(image, snapshot->l1_offset, table_clusters(
 		    image, (uint64_t)snapshot->l1_entries * ENTRY_BYTES));
 	}
 	sharing_undo(image);
@@ -205,7 +205,7 @@ drop_trees(struct image *image, const struct snapshot *snapshot,
 	if (image->failed)
 		return -EIO;
 	quarantine_let_out(image, snapshot->l1_offset >> image->cluster_bits,
-	    snapshot_clusters(image,
+	    table_clusters(image,
 	    (uint64_t)snapshot->l1_entries * ENTRY_BYTES));
 	return first_err;
 }

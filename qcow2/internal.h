@@ -79,7 +79,9 @@ struct image {
 	enum image_discard discard;
 	bool can_splice;		/* see image_plan() */
 	unsigned loops;
-	_Atomic uint64_t size_bytes;	/* changed behind a closed gate */
+	/* Both are changed behind a closed gate. */
+	_Atomic uint64_t size_bytes;
+	_Atomic uint64_t usable_bytes;	/* requests are inside of these */
 
 	/* qcow2 only; settled by the opening, too. */
 	struct header header;
@@ -173,10 +175,12 @@ co_fn int read_compressed_cluster(struct image *image, uint64_t entry,
     char *cluster);
 
 /*
- * Zeros count clusters of one L2 slice and leaves none without room, under a
- * claim, in the monitor.  -ENOSPC, -EIO, -ENOMEM: some may be done.
+ * Zeros count clusters of one L2 slice and leaves none without room in the
+ * file (on_disk: and on the disk of the host), under a claim, in the monitor.
+ * -ENOSPC, -EIO, -ENOMEM: some may be done.
  */
-co_fn int room_keep(struct image *image, uint64_t guest, uint64_t count);
+co_fn int room_keep(struct image *image, uint64_t guest, uint64_t count,
+    bool on_disk);
 
 struct l2_run;
 /* l2_pin(), l2_run(), l2_unpin(), in the monitor. */
@@ -191,6 +195,27 @@ image_extend(struct image *image)
 
 	if (image->limits.host_end < end)
 		image->limits.host_end = end;
+}
+
+/* How many clusters a table of so many bytes has. */
+static inline uint64_t
+table_clusters(const struct image *image, uint64_t bytes)
+{
+	return (bytes + image->cluster_bytes - 1) >> image->cluster_bits;
+}
+
+/* How many L1 entries lead to a disk of that length; 0: too many. */
+static inline uint32_t
+l1_entries_for(const struct image *image, uint64_t disk_bytes)
+{
+	unsigned span_bits = image->cluster_bits + image->l2_bits;
+	uint64_t entries = disk_bytes >> span_bits;
+
+	entries += (disk_bytes & ((1ull << span_bits) - 1)) != 0;
+	if (entries == 0)
+		entries = 1;
+	return entries <= HEADER_L1_BYTES_MAX / ENTRY_BYTES ?
+	    (uint32_t)entries : 0;
 }
 
 /* How much of the range from guest on one L2 slice maps. */

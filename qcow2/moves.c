@@ -9,7 +9,7 @@ bool
 moves_any(const struct moves *moves)
 {
 	return moves->refcount_table.wanted || moves->l1.wanted ||
-	    moves->snapshots.wanted;
+	    moves->size || moves->snapshots.wanted;
 }
 
 /* A copy as it stands on disk; it may change on while that is written. */
@@ -45,6 +45,7 @@ moves_take(struct image *image, struct moves_cut *cut)
 	}
 	moves->refcount_table.wanted = false;
 	moves->l1.wanted = false;
+	moves->size = false;
 	moves->snapshots.wanted = false;
 	return 0;
 }
@@ -97,6 +98,10 @@ moves_hook(struct image *image, const struct moves_cut *cut)
 	if (!err && moves->l1.wanted)
 		err = patch_header(image, header_patch_disk(
 		    cut->size_bytes, moves->l1.count, moves->l1.host));
+	else if (!err && moves->size)
+		err = patch_header(image, header_patch_disk(
+		    cut->size_bytes, image->header.l1_entries,
+		    image->header.l1_offset));
 	if (!err && moves->snapshots.wanted)
 		err = patch_header(image, header_patch_snapshots(
 		    moves->snapshots.count, moves->snapshots.host));
@@ -142,8 +147,9 @@ moves_finish(struct image *image, struct moves_cut *cut)
 		    (uint64_t)header->l1_entries * ENTRY_BYTES);
 		header->l1_offset = moves->l1.host;
 		header->l1_entries = moves->l1.count;
-		header->size_bytes = cut->size_bytes;
 	}
+	if (moves->l1.wanted || moves->size)
+		header->size_bytes = cut->size_bytes;
 	if (moves->snapshots.wanted) {
 		leave_place(image, header->snapshots_offset,
 		    image->snapshots.bytes);
@@ -163,6 +169,7 @@ moves_put_back(struct image *image, struct moves_cut *cut)
 		moves->refcount_table = cut->moves.refcount_table;
 	if (cut->moves.l1.wanted && !moves->l1.wanted)
 		moves->l1 = cut->moves.l1;
+	moves->size |= cut->moves.size;
 	if (cut->moves.snapshots.wanted && !moves->snapshots.wanted) {
 		moves->snapshots = cut->moves.snapshots;
 		moves->snapshots_bytes = cut->moves.snapshots_bytes;

@@ -30,6 +30,7 @@ struct move {
 struct moves {
 	struct move refcount_table;
 	struct move l1;		/* together with the length of the disk */
+	bool size;		/* the length alone */
 	/* Its mover has written the table already. */
 	struct move snapshots;
 	uint64_t snapshots_bytes;

@@ -238,6 +238,7 @@ settle_geometry(struct image *image, struct error *error)
 		    "cannot find the size of %s: %s", image->path,
 		    strerror((int)-file_bytes));
 	image->size_bytes = header->size_bytes;
+	image->usable_bytes = header->size_bytes;
 	image->l1_entries = header->l1_entries;
 	image->cluster_bits = header->cluster_bits;
 	image->cluster_bytes = header_cluster_bytes(header);
@@ -321,6 +322,7 @@ turn_to_snapshot(struct image *image, const char *name, struct error *error)
 	image->l1 = l1;
 	image->l1_entries = snapshot->l1_entries;
 	image->size_bytes = snapshot->disk_bytes;
+	image->usable_bytes = snapshot->disk_bytes;
 	return 0;
 }
 

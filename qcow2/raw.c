@@ -202,6 +202,7 @@ raw_open(struct image *image, const struct image_options *options,
 	monitor_init(&image->monitor);
 	image->ops = &raw_ops;
 	image->size_bytes = (uint64_t)size;
+	image->usable_bytes = (uint64_t)size;
 	image->cluster_bytes = RAW_CLUSTER_BYTES;
 	return 0;
 }

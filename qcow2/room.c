@@ -98,7 +98,7 @@ link_room(struct image *image, uint64_t guest,
 
 /* Takes host clusters for up to count guest clusters, with room on disk. */
 co_fn static int
-make_room(struct image *image, uint64_t guest, uint64_t count,
+make_room(struct image *image, uint64_t guest, uint64_t count, bool on_disk,
     uint64_t *madep)
 {
 	struct allocation place;
@@ -107,7 +107,7 @@ make_room(struct image *image, uint64_t guest, uint64_t count,
 	err = alloc_clusters(image, count, &place);
 	if (err)
 		return err;
-	if (image->file->is_regular)
+	if (image->file->is_regular && on_disk)
 		err = file_fallocate(image->file, FILE_ALLOCATE, place.host,
 		    place.clusters << image->cluster_bits);
 	if (err == -EOPNOTSUPP)
@@ -123,7 +123,7 @@ make_room(struct image *image, uint64_t guest, uint64_t count,
 
 /* Zeros count clusters of one slice and leaves none without room. */
 int
-room_keep(struct image *image, uint64_t guest, uint64_t count)
+room_keep(struct image *image, uint64_t guest, uint64_t count, bool on_disk)
 {
 	int err = l2_own(image, guest);
 
@@ -140,7 +140,8 @@ room_keep(struct image *image, uint64_t guest, uint64_t count)
 			err = flag_own(image, slice, guest, count, &done);
 		l2_unpin(image, slice);
 		if (!err && without > 0)
-			err = make_room(image, guest, without, &done);
+			err = make_room(image, guest, without, on_disk,
+			    &done);
 		guest += done << image->cluster_bits;
 		count -= done;
 	}

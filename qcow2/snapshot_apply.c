@@ -21,22 +21,6 @@ struct l1_table {
 	uint32_t entries;
 };
 
-/* How many entries lead to a disk of that length; 0: too many. */
-static uint32_t
-needed_entries(const struct image *image, uint64_t disk_bytes)
-{
-	unsigned span_bits = image->cluster_bits + image->l2_bits;
-	uint64_t entries = disk_bytes >> span_bits;
-
-	if (disk_bytes > INT64_MAX)
-		return 0;
-	entries += (disk_bytes & ((1ull << span_bits) - 1)) != 0;
-	if (entries == 0)
-		entries = 1;
-	return entries <= HEADER_L1_BYTES_MAX / ENTRY_BYTES ?
-	    (uint32_t)entries : 0;
-}
-
 /* Whether the disk has that table now, at that place of its L1. */
 static bool
 has_table(const struct image *image, uint32_t index, uint64_t host)
@@ -123,7 +107,7 @@ co_fn static int
 take_place(struct image *image, uint32_t entries, uint64_t *hostp)
 {
 	uint64_t bytes = (uint64_t)entries * ENTRY_BYTES;
-	uint64_t clusters = snapshot_clusters(image, bytes);
+	uint64_t clusters = table_clusters(image, bytes);
 	int err = alloc_table(image, clusters, hostp);
 
 	if (err)
@@ -151,6 +135,7 @@ switch_l1(struct image *image, struct l1_table *l1, uint64_t host,
 	image->l1 = l1->list;
 	image->l1_entries = l1->entries;
 	image->size_bytes = disk_bytes;
+	image->usable_bytes = disk_bytes;
 	image->moves.l1 = (struct move){
 		.wanted = true, .host = host, .count = l1->entries,
 	};
@@ -213,7 +198,7 @@ int
 snapshot_apply(struct image *image, const struct snapshot *snapshot)
 {
 	uint64_t disk_bytes = snapshot->disk_bytes;
-	uint32_t needed = needed_entries(image, disk_bytes);
+	uint32_t needed = l1_entries_for(image, disk_bytes);
 	struct sharing sharing;
 	struct l1_table l1;
 	int err;

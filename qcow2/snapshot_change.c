@@ -16,12 +16,6 @@ struct next_table {
 	uint64_t host;		/* 0: there is none */
 };
 
-uint64_t
-snapshot_clusters(const struct image *image, uint64_t bytes)
-{
-	return (bytes + image->cluster_bytes - 1) >> image->cluster_bits;
-}
-
 /* ---- the table ---- */
 
 static int
@@ -53,7 +47,7 @@ list_next(const struct image *image, const struct snapshot *added,
 co_fn static int
 write_next(struct image *image, struct next_table *next)
 {
-	uint64_t clusters = snapshot_clusters(image, next->bytes);
+	uint64_t clusters = table_clusters(image, next->bytes);
 	size_t bytes = (size_t)clusters << image->cluster_bits, done = 0;
 	uint8_t *data;
 	int err;
@@ -94,7 +88,7 @@ drop_next(struct image *image, const struct next_table *next)
 		return;
 	metadata_remove_range(&image->metadata, next->host);
 	alloc_give_back(image, next->host,
-	    snapshot_clusters(image, next->bytes));
+	    table_clusters(image, next->bytes));
 }
 
 /*
@@ -111,7 +105,7 @@ drop_unswitched(struct image *image)
 	metadata_remove_range(&image->metadata, move->host);
 	if (!quarantine_make_room(image, 1))
 		quarantine_add(image, move->host >> image->cluster_bits,
-		    snapshot_clusters(image, image->moves.snapshots_bytes));
+		    table_clusters(image, image->moves.snapshots_bytes));
 }
 
 /* In RAM the table is the new one, and the next barrier makes it so on disk. */

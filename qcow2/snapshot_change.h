@@ -36,7 +36,4 @@ co_fn int snapshot_load_l1(struct image *image,
 co_fn int snapshot_apply(struct image *image,
     const struct snapshot *snapshot);
 
-/* How many clusters a table of so many bytes has. */
-uint64_t snapshot_clusters(const struct image *image, uint64_t bytes);
-
 #endif

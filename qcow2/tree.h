@@ -38,4 +38,10 @@ co_fn int tree_drop(struct image *image, uint64_t host);
  */
 co_fn int tree_set_copied(struct image *image, uint64_t index);
 
+/*
+ * Gives up all that the disk maps from guest on, to the end of its L1 table,
+ * stably; no request is there.  Afterwards it reads as what is below.
+ */
+co_fn int tree_drop_from(struct image *image, uint64_t guest);
+
 #endif

@@ -137,8 +137,15 @@ clear_step(struct image *image, uint64_t guest, uint64_t length,
 	if (err)
 		goto leave;
 	epoch = gate_enter(image);
-	err = image_has(image, guest, length) ?
-	    l2_pin(image, guest, &slice) : -EINVAL;
+	/* A last cluster that is whole because the disk ends there may not be
+	 * so any more. */
+	if (!image_has(image, guest, length))
+		err = -EINVAL;
+	else if ((guest + length) & (image->cluster_bytes - 1) &&
+	    guest + length < image->size_bytes)
+		err = -EAGAIN;
+	else
+		err = l2_pin(image, guest, &slice);
 	if (err)
 		goto leave_epoch;
 	end = l2_slice_end(image, slice, guest);
@@ -156,7 +163,7 @@ clear_step(struct image *image, uint64_t guest, uint64_t length,
 	if (image->failed)
 		err = -EIO;
 	else if (keep_room)
-		err = room_keep(image, guest, count);
+		err = room_keep(image, guest, count, true);
 	else
 		err = free_claimed(image, guest, count);
 	claim_release(image, &claim);
@@ -255,16 +262,15 @@ can_clear(const struct image *image, uint64_t guest, bool keep_room)
 	    (!keep_room && !has_backing_at(image, guest));
 }
 
-int
-qcow2_zero(struct image *image, uint64_t guest, uint64_t length,
+/* -EAGAIN: the disk has become longer meanwhile, so begin anew. */
+co_fn static int
+zero_range(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {
 	struct middle middle = middle_of(image, guest, length);
 	bool keep_room = flags & IMAGE_NO_HOLE;
 	int err;
 
-	if (length == 0)
-		return 0;
 	if (middle.begin == middle.end ||
 	    !can_clear(image, guest, keep_room)) {
 		if (flags & IMAGE_FAST)
@@ -280,7 +286,18 @@ qcow2_zero(struct image *image, uint64_t guest, uint64_t length,
 			err = write_zeros(image, middle.end,
 			    guest + length - middle.end, keep_room);
 	}
-	if (!err && flags & IMAGE_FUA)
+	return err;
+}
+
+int
+qcow2_zero(struct image *image, uint64_t guest, uint64_t length,
+    unsigned flags)
+{
+	int err = length > 0 ? -EAGAIN : 0;
+
+	while (err == -EAGAIN)
+		err = zero_range(image, guest, length, flags);
+	if (!err && length > 0 && flags & IMAGE_FUA)
 		err = qcow2_flush(image);
 	return err;
 }
@@ -289,13 +306,17 @@ int
 qcow2_discard(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {
-	struct middle middle = middle_of(image, guest, length);
-	int err = 0;
+	int err;
 
-	if (middle.begin < middle.end &&
-	    can_clear(image, middle.begin, false))
-		err = clear_clusters(image, middle.begin,
-		    middle.end - middle.begin, false);
+	do {
+		struct middle middle = middle_of(image, guest, length);
+
+		err = 0;
+		if (middle.begin < middle.end &&
+		    can_clear(image, middle.begin, false))
+			err = clear_clusters(image, middle.begin,
+			    middle.end - middle.begin, false);
+	} while (err == -EAGAIN);
 	if (!err && flags & IMAGE_FUA)
 		err = qcow2_flush(image);
 	return err;

@@ -19,6 +19,9 @@ extern const struct command map_command;
 extern const struct command check_command;
 extern const struct command create_command;
 extern const struct command snapshot_command;
+extern const struct command resize_command;
+
+#define COMMANDS_MAX 32
 
 /* In the order of the help; NULL at the end. */
 extern const struct command *const commands[];

@@ -29,10 +29,10 @@ complain(const char *what, const char *word, const char *nearest)
 static int
 unknown_command(const char *word)
 {
-	const char *names[16];
+	const char *names[COMMANDS_MAX + 1];
 	unsigned count = 0;
 
-	while (commands[count] && count < 15) {
+	while (commands[count] && count < COMMANDS_MAX) {
 		names[count] = commands[count]->name;
 		count++;
 	}

@@ -13,6 +13,7 @@ const struct command *const commands[] = {
 	&map_command,
 	&check_command,
 	&snapshot_command,
+	&resize_command,
 	NULL,
 };
 

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making a disk longer or shorter, while requests go on.
+ *
+ * Nobody sees the new length before the disk has it, stably: what is new reads
+ * as zeros, whatever a backing file has there, and what is cut off is given
+ * back.  Requests beyond the end of a disk that became shorter get -EINVAL.
+ */
+#ifndef QCOW2_IMAGE_RESIZE_H
+#define QCOW2_IMAGE_RESIZE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "qcow2/create.h"
+#include "runtime/co.h"
+#include "runtime/error.h"
+
+struct image;
+
+struct image_resize {
+	uint64_t size_bytes;	/* rounded up to 512 */
+	bool shrink;		/* it may become shorter */
+	/* Of what is new; version 2 cannot but write zeros. */
+	enum create_preallocation preallocation;
+};
+
+/*
+ * -EINVAL: it would become shorter, or need what there is not; -EFBIG: too
+ * long for its clusters; -ENOTSUP: its snapshots do not say how long their
+ * disk is (version 2); -EROFS, -ENOSPC, -EIO, -ENOMEM.  After an error the
+ * disk has its old length, or if that had been switched already, its new one.
+ */
+co_fn int image_resize(struct image *image, const struct image_resize *how,
+    struct error *error);
+
+#endif

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Longer: what lies beyond the old end is given up first (the state of a
+ * virtual machine, or what an interrupted shrinking left), then the L1 table
+ * grows, what is new is made to read as zeros, and only then the header says
+ * the new length.  Shorter: the header says so first.
+ */
+#include "qcow2/image_resize.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include "qcow2/internal.h"
+#include "qcow2/l2.h"
+#include "qcow2/tree.h"
+
+/* Zeros are written in pieces of this at most. */
+#define ZEROS_BYTES (64 * 1024)
+static const char zeros[ZEROS_BYTES];
+
+/* ---- the header ---- */
+
+/* Lets the disk be so long, for everybody. */
+co_fn static int
+switch_size(struct image *image, uint64_t size_bytes)
+{
+	gate_close(image);
+	image->size_bytes = size_bytes;
+	image->usable_bytes = size_bytes;
+	image->moves.size = true;
+	gate_open(image);
+	return barrier_flush(image);
+}
+
+/* A longer L1 table, with what the old one has; the length stays. */
+co_fn static int
+grow_l1(struct image *image, uint32_t entries)
+{
+	uint64_t bytes = (uint64_t)entries * ENTRY_BYTES;
+	uint64_t *l1 = calloc((size_t)entries + 1, ENTRY_BYTES);
+	uint64_t host;
+	int err;
+
+	if (!l1)
+		return -ENOMEM;
+	err = alloc_table(image, table_clusters(image, bytes), &host);
+	if (err)
+		goto free_l1;
+	err = metadata_add_range(&image->metadata, METADATA_L1, host, bytes);
+	if (err) {
+		alloc_give_back(image, host, table_clusters(image, bytes));
+		goto free_l1;
+	}
+	gate_close(image);
+	memcpy(l1, image->l1, (size_t)image->l1_entries * ENTRY_BYTES);
+	free(image->l1);
+	image->l1 = l1;
+	image->l1_entries = entries;
+	image->moves.l1 = (struct move){
+		.wanted = true, .host = host, .count = entries,
+	};
+	gate_open(image);
+	return barrier_flush(image);
+free_l1:
+	free(l1);
+	return err;
+}
+
+/* ---- what is new ---- */
+
+/* What is behind the last whole cluster of the old disk, in the same one. */
+co_fn static int
+zero_tail(struct image *image, uint64_t begin, uint64_t end)
+{
+	uint64_t border = (begin + image->cluster_bytes - 1) &
+	    ~(image->cluster_bytes - 1ull);
+
+	if (border > end)
+		border = end;
+	while (begin < border) {
+		uint64_t length = border - begin < ZEROS_BYTES ?
+		    border - begin : ZEROS_BYTES;
+		struct image_extent extent;
+		int err = qcow2_status(image, begin, length, &extent);
+
+		if (!err && !extent.zero)
+			err = qcow2_write(image, begin, zeros, extent.length,
+			    0);
+		if (err)
+			return err;
+		begin += extent.length;
+	}
+	return 0;
+}
+
+co_fn static int
+write_zeros(struct image *image, uint64_t begin, uint64_t end)
+{
+	while (begin < end) {
+		size_t length = end - begin < ZEROS_BYTES ? end - begin :
+		    ZEROS_BYTES;
+		int err = qcow2_write(image, begin, zeros, length, 0);
+
+		if (err)
+			return err;
+		begin += length;
+		co_yield();
+	}
+	return 0;
+}
+
+/* Room for the clusters of one slice. */
+co_fn static int
+keep_step(struct image *image, uint64_t begin, uint64_t length, bool on_disk)
+{
+	struct claim claim;
+	atomic_uint *epoch;
+	int err;
+
+	monitor_enter(&image->monitor);
+	err = image->failed ? -EIO : barrier_throttle(image);
+	if (!err) {
+		epoch = gate_enter(image);
+		claim_take(image, &claim, begin, length);
+		err = room_keep(image, begin, (length +
+		    image->cluster_bytes - 1) >> image->cluster_bits,
+		    on_disk);
+		claim_release(image, &claim);
+		epoch_leave(epoch);
+	}
+	monitor_leave(&image->monitor);
+	return err;
+}
+
+/* begin is a cluster's start, or the end. */
+co_fn static int
+preallocate(struct image *image, uint64_t begin, uint64_t end,
+    enum create_preallocation mode)
+{
+	if (mode == CREATE_OFF)
+		return 0;
+	if (mode == CREATE_FULL || image->header.version < 3)
+		return write_zeros(image, begin, end);
+	while (begin < end) {
+		uint64_t length = step_length(image, begin, end - begin);
+		int err = keep_step(image, begin, length,
+		    mode == CREATE_FALLOC);
+
+		if (err)
+			return err;
+		begin += length;
+		co_yield();
+	}
+	return 0;
+}
+
+/* Not in the monitor: these are requests, and wait as such. */
+co_fn static int
+fill_new(struct image *image, uint64_t begin, uint64_t end,
+    enum create_preallocation mode)
+{
+	uint64_t border = (begin + image->cluster_bytes - 1) &
+	    ~(image->cluster_bytes - 1ull);
+	int err = zero_tail(image, begin, end);
+
+	if (border > end)
+		border = end;
+	/* A backing file would show through. */
+	if (!err && image->backing && image->backing->size_bytes > border)
+		err = qcow2_zero(image, border, (end <
+		    image->backing->size_bytes ? end :
+		    image->backing->size_bytes) - border, 0);
+	return err ? err : preallocate(image, border, end, mode);
+}
+
+/* ---- in the monitor, with gate.operation ---- */
+
+co_fn static int
+grow(struct image *image, uint64_t size_bytes,
+    enum create_preallocation mode)
+{
+	uint64_t old_bytes = image->size_bytes;
+	uint32_t entries = l1_entries_for(image, size_bytes);
+	int err;
+
+	if (entries == 0)
+		return -EFBIG;
+	err = tree_drop_from(image, old_bytes);
+	if (!err && entries > image->l1_entries)
+		err = grow_l1(image, entries);
+	if (err)
+		return err;
+	image->usable_bytes = size_bytes;
+	monitor_leave(&image->monitor);
+	err = fill_new(image, old_bytes, size_bytes, mode);
+	monitor_enter(&image->monitor);
+	if (!err)
+		err = barrier_flush(image);
+	if (!err)
+		return switch_size(image, size_bytes);
+	image->usable_bytes = old_bytes;
+	tree_drop_from(image, old_bytes);
+	return err;
+}
+
+co_fn static int
+shrink(struct image *image, uint64_t size_bytes)
+{
+	int err = switch_size(image, size_bytes);
+
+	return err ? err : tree_drop_from(image, size_bytes);
+}
+
+static bool
+knows_disk_bytes(const struct image *image)
+{
+	for (unsigned i = 0; i < image->snapshots.count; i++)
+		if (image->snapshots.list[i].extra_bytes < 16)
+			return false;
+	return image->header.version >= 3 || image->snapshots.count == 0;
+}
+
+co_fn static int
+resize_alone(struct image *image, const struct image_resize *how)
+{
+	uint64_t size_bytes = (how->size_bytes + 511) & ~511ull;
+	int err;
+
+	monitor_enter(&image->monitor);
+	co_mutex_lock(&image->gate.operation);
+	err = image->closing ? -EIO : barrier_flush(image);
+	if (!err && size_bytes < image->size_bytes && !how->shrink)
+		err = -EINVAL;
+	if (!err && size_bytes != image->size_bytes &&
+	    !knows_disk_bytes(image))
+		err = -ENOTSUP;
+	if (!err && size_bytes > image->size_bytes)
+		err = grow(image, size_bytes, how->preallocation);
+	else if (!err && size_bytes < image->size_bytes)
+		err = shrink(image, size_bytes);
+	co_mutex_unlock(&image->monitor, &image->gate.operation);
+	monitor_leave(&image->monitor);
+	return err;
+}
+
+/* ---- raw ---- */
+
+co_fn static int
+resize_raw(struct image *image, const struct image_resize *how)
+{
+	uint64_t old_bytes = image->size_bytes;
+	int err;
+
+	if (how->size_bytes < old_bytes && !how->shrink)
+		return -EINVAL;
+	image->usable_bytes = how->size_bytes < old_bytes ? how->size_bytes :
+	    old_bytes;
+	err = file_truncate(image->file, how->size_bytes);
+	if (!err && how->size_bytes > old_bytes &&
+	    how->preallocation >= CREATE_FALLOC)
+		err = file_fallocate(image->file, FILE_ALLOCATE, old_bytes,
+		    how->size_bytes - old_bytes);
+	for (uint64_t at = old_bytes; !err && at < how->size_bytes &&
+	    how->preallocation == CREATE_FULL; at += ZEROS_BYTES)
+		err = file_pwrite(image->file, zeros,
+		    how->size_bytes - at < ZEROS_BYTES ?
+		    how->size_bytes - at : ZEROS_BYTES, at, 0);
+	if (!err)
+		err = image_flush(image);
+	if (err)
+		return err;
+	image->size_bytes = how->size_bytes;
+	image->usable_bytes = how->size_bytes;
+	return 0;
+}
+
+/* ---- for everybody ---- */
+
+static int
+explain(const struct image *image, int err, struct error *error)
+{
+	const char *why = strerror(-err);
+
+	if (err == -EINVAL)
+		why = "it would become shorter, and lose what lies there";
+	else if (err == -EFBIG)
+		why = "its clusters are too small for a disk that long";
+	else if (err == -ENOTSUP)
+		why = "it has snapshots that do not say how long their disk "
+		    "is (compat=0.10)";
+	error_set(error, err, "cannot resize %s: %s", image->path, why);
+	if (err == -EINVAL)
+		error_hint(error, "if that is meant: --shrink");
+	return err;
+}
+
+int
+image_resize(struct image *image, const struct image_resize *how,
+    struct error *error)
+{
+	int err;
+
+	assert(image->writable);
+	if (how->size_bytes > INT64_MAX - 511)
+		err = -EFBIG;
+	else if (image->format == IMAGE_RAW)
+		err = image->file->is_regular ? resize_raw(image, how) :
+		    -ENOTSUP;
+	else
+		err = resize_alone(image, how);
+	if (err == -ENOTSUP && image->format == IMAGE_RAW)
+		return error_set(error, err, "cannot resize %s: a block "
+		    "device is as long as it is", image->path);
+	return err ? explain(image, err, error) : 0;
+}

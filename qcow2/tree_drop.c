@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Giving up the end of a disk, or all of it: the L2 table that the border is
+ * in loses its entries, those behind it go as a whole.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include "qcow2/internal.h"
+#include "qcow2/l2.h"
+#include "qcow2/tree.h"
+
+/* Clears the entries of one slice from guest on; the table is the disk's. */
+co_fn static int
+clear_rest(struct image *image, uint64_t guest)
+{
+	size_t count = image->slices.slice_bytes / ENTRY_BYTES;
+	size_t first = l2_slice_index(image, guest);
+	struct slice *slice;
+	uint8_t *entries;
+	int err = l2_pin(image, guest, &slice);
+
+	if (err)
+		return err;
+	err = quarantine_make_room(image, count);
+	entries = err ? NULL : slice_modify(image, slice);
+	if (!err && !entries)
+		err = -ENOMEM;
+	for (size_t i = first; i < count && !err; i++) {
+		uint64_t entry = entry_load(entries, i);
+
+		/* What cannot be believed leaks. */
+		if (!slice->faulty || !slice_l2_fault(image, entry))
+			quarantine_add_entry(image, entry);
+		entry_store(entries, i, 0);
+	}
+	l2_unpin(image, slice);
+	return err;
+}
+
+/* The part of the table that maps guest, unless that is its start. */
+co_fn static int
+clear_table_rest(struct image *image, uint64_t guest, uint64_t end)
+{
+	uint64_t slice_span = (uint64_t)image->slices.slice_bytes /
+	    ENTRY_BYTES << image->cluster_bits;
+	int err = l2_own(image, guest);
+
+	while (guest < end && !err) {
+		err = clear_rest(image, guest);
+		guest += slice_span - guest % slice_span;
+		co_yield();
+	}
+	return err;
+}
+
+/* Takes tables out of the L1 table; *hosts are theirs, 0 where none was. */
+static int
+unlink_tables(struct image *image, uint32_t first, uint64_t *hosts)
+{
+	struct changes *changes = &image->barrier.l1;
+
+	if (changes_make_room(changes, image->l1_entries - first))
+		return -ENOMEM;
+	for (uint32_t i = first; i < image->l1_entries; i++) {
+		uint64_t entry = image->l1[i];
+
+		hosts[i - first] = 0;
+		if (!entry)
+			continue;
+		if (!entry_l1_fault(entry, &image->limits)) {
+			hosts[i - first] = entry_host(entry);
+			metadata_forget_cluster(&image->metadata,
+			    entry_host(entry));
+		}
+		image->l1[i] = 0;
+		changes_add(changes, i, 0);
+	}
+	return 0;
+}
+
+/* Whole tables; a barrier comes first, as they leave the index of metadata. */
+co_fn static int
+drop_tables(struct image *image, uint32_t first)
+{
+	uint32_t count = image->l1_entries - first;
+	uint64_t *hosts;
+	int err;
+
+	if (first >= image->l1_entries)
+		return 0;
+	hosts = calloc(count, sizeof(*hosts));
+	if (!hosts)
+		return -ENOMEM;
+	err = barrier_flush(image);
+	if (!err)
+		err = unlink_tables(image, first, hosts);
+	if (!err)
+		err = barrier_flush(image);
+	for (uint32_t i = 0; i < count && !err; i++)
+		if (hosts[i])
+			err = tree_drop(image, hosts[i]);
+	free(hosts);
+	return err;
+}
+
+int
+tree_drop_from(struct image *image, uint64_t guest)
+{
+	unsigned span_bits = image->cluster_bits + image->l2_bits;
+	uint64_t mask = image->cluster_bytes - 1;
+	uint64_t begin = (guest + mask) & ~mask;
+	uint64_t table_end = ((begin >> span_bits) + 1) << span_bits;
+	uint32_t index = (uint32_t)(begin >> span_bits);
+	bool is_start = (begin & ((1ull << span_bits) - 1)) == 0;
+	int err = 0;
+
+	if (begin >> span_bits >= image->l1_entries)
+		return 0;
+	if (!is_start && image->l1[index])
+		err = clear_table_rest(image, begin, table_end);
+	return err ? err : drop_tables(image, index + !is_start);
+}
