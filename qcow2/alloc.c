@@ -130,6 +130,7 @@ take_free(struct image *image, uint64_t want, struct allocation *allocation)
 	}
 	*allocation = (struct allocation){
 		.host = run.cluster << image->cluster_bits, .clusters = count,
+		.stable = image->dirty.lazy_held,
 	};
 	return 0;
 }
@@ -295,7 +296,8 @@ take_reserve(struct image *image, uint64_t want,
 	*allocation = (struct allocation){
 		.host = cluster << image->cluster_bits, .clusters = count,
 		.virgin = image->file->is_regular,
-		.stable = cluster + count <= allocator->reserve_stable_end,
+		.stable = cluster + count <= allocator->reserve_stable_end ||
+		    image->dirty.lazy_held,
 	};
 }
 
@@ -322,12 +324,14 @@ alloc_clusters(struct image *image, uint64_t want,
     struct allocation *allocation)
 {
 	struct allocator *allocator = &image->allocator;
+	int err;
 
 	assert(monitor_entered(&image->monitor) && want > 0);
+	err = dirty_allocate(image);
+	if (err)
+		return err;
 	allocator->used = true;
 	for (;;) {
-		int err;
-
 		if (image->failed)
 			return -EIO;
 		if (allocator->free_count > 0) {

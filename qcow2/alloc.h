@@ -50,7 +50,7 @@ struct allocation {
 	uint64_t host;
 	uint64_t clusters;
 	bool virgin;		/* reads as zeros, in every crash state */
-	bool stable;		/* its refcounts are on disk */
+	bool stable;		/* its refcounts are on disk, or may be late */
 };
 
 /*

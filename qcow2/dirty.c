@@ -52,6 +52,24 @@ dirty_hold(struct image *image)
 }
 
 int
+dirty_allocate(struct image *image)
+{
+	struct dirty *dirty = &image->dirty;
+	int err;
+
+	if (!dirty->lazy || dirty->lazy_held)
+		return 0;
+	err = dirty_hold(image);
+	if (err)
+		return err;
+	/* Two may have come at once; one hold is enough. */
+	if (dirty->lazy_held)
+		dirty->holders--;
+	dirty->lazy_held = true;
+	return 0;
+}
+
+int
 dirty_clear(struct image *image)
 {
 	assert(image->dirty.holders == 0);

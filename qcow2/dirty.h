@@ -6,6 +6,10 @@
  * would leave behind, holds it; it stands on disk, stably, from before that
  * until after.  An image that is found with it is repaired before anybody
  * writes to it.  Version 2 has no such bit, and holding it does nothing.
+ *
+ * An image with lazy refcounts holds it from before its first allocation until
+ * it is closed.  Its refcounts need no order before what they count, so that
+ * new clusters that are virgin cost one fdatasync, not two, wherever they are.
  * (Specification: "Header", incompatible feature bit 0; O7.)
  *
  * In the image's monitor.
@@ -21,6 +25,8 @@ struct image;
 
 struct dirty {
 	unsigned holders;
+	bool lazy;		/* the image has lazy refcounts */
+	bool lazy_held;		/* and something was allocated */
 	bool leaks;		/* keep it: something is to be repaired */
 	struct co_mutex changing;
 };
@@ -33,6 +39,9 @@ co_fn int dirty_hold(struct image *image);
  * failure it stays, till the image is closed or it is held and released again.
  */
 co_fn int dirty_release(struct image *image);
+
+/* Before clusters are allocated: holds it till the end, if that is lazy. */
+co_fn int dirty_allocate(struct image *image);
 
 /* For closing, with nobody holding it and all else stable. */
 co_fn int dirty_clear(struct image *image);

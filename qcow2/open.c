@@ -431,6 +431,8 @@ finish_writing(struct image *image)
 		err = alloc_return_reserve(image);
 	if (!err)
 		err = settle(image);
+	if (!err && image->dirty.lazy_held)
+		image->dirty.holders--;
 	if (!err)
 		err = dirty_clear(image);
 	if (!err && reserve_end == image->end_cluster)

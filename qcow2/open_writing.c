@@ -257,6 +257,7 @@ open_for_writing(struct image *image, const struct image_options *options,
 		image->limits.gap_end = used_end << image->cluster_bits;
 	}
 	image->end_cluster = used_end;
+	image->dirty.lazy = image->header.compatible & HEADER_LAZY_REFCOUNTS;
 	image->allocator.scan_next = 1;
 	image->allocator.scan_end = file_end;
 	return give_up_bitmaps(image, options->refuse_bitmaps, error);
