@@ -381,9 +381,9 @@ END_TEST
 /* ---- a block status and its table ---- */
 
 /*
- * A table without the copied flag and with a refcount of one is copied; its
- * cluster is freed and becomes another table while a block status waits for a
- * part of it.
+ * A table without the copied flag and with a refcount of one is copied while a
+ * block status waits for a part of it; then its cluster is freed and becomes
+ * another table.
  */
 #define LARGE 65536u
 #define LARGE_DISK (1ull << 30)
@@ -393,6 +393,8 @@ co_fn static void
 ask_while_table_moves(struct world *world)
 {
 	struct request status = request_of(ACTION_STATUS, 0, LARGE, 0, 0);
+	struct request copy = request_of(ACTION_WRITE, LARGE_SLICE, LARGE,
+	    0x22, 0);
 	struct file_sim_hold hold = {
 		.kinds = FILE_SIM_READ, .offset = *(uint64_t *)world->arg,
 		.length = 4096, .limit = 1,
@@ -401,11 +403,12 @@ ask_while_table_moves(struct world *world)
 	file_sim_hold(world->disk, &hold);
 	request_start(world, 1, &status);
 	file_sim_await(&hold, 1);
-	world_write(world, LARGE_SLICE, LARGE, 0x22);
+	request_start(world, 0, &copy);
+	file_sim_release(world->disk, &hold);
+	request_finish(&copy);
 	flush_all(world);
 	world_write(world, LARGE_DISK / 2, LARGE, 0x33);
 	flush_all(world);
-	file_sim_release(world->disk, &hold);
 	request_finish(&status);
 	world_expect(world, 0, LARGE, 0x11);
 	world_expect(world, LARGE_SLICE, LARGE, 0x22);
