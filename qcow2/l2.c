@@ -114,10 +114,7 @@ l2_clear_copied(uint8_t *entries, size_t count)
 	}
 }
 
-/*
- * Reads a table that is shared.  Whatever it maps is then shared, too, whether
- * its entries say so by now or not.
- */
+/* Reads a table that is shared; changes may still be in the cache alone. */
 co_fn static int
 read_shared(struct image *image, uint64_t host, uint8_t *table)
 {
@@ -130,7 +127,6 @@ read_shared(struct image *image, uint64_t host, uint8_t *table)
 		if (err)
 			return err;
 		memcpy(table + done, slice->data, bytes);
-		l2_clear_copied(table + done, bytes / ENTRY_BYTES);
 		slice_unpin(image, slice);
 		if ((done + bytes) % COPY_BYTES == 0)
 			co_yield();
