@@ -58,6 +58,7 @@ put_fixed_fields(const struct header *header, uint8_t *target)
 	bytes_put32(target + 4, header->version);
 	bytes_put32(target + 20, header->cluster_bits);
 	bytes_put64(target + 24, header->size_bytes);
+	bytes_put32(target + 32, header->crypt_method);
 	bytes_put32(target + 36, header->l1_entries);
 	bytes_put64(target + 40, header->l1_offset);
 	bytes_put64(target + 48, header->refcount_table_offset);

@@ -237,6 +237,7 @@ settle_geometry(struct image *image, struct error *error)
 		    "cannot find the size of %s: %s", image->path,
 		    strerror((int)-file_bytes));
 	image->size_bytes = header->size_bytes;
+	image->encrypted = header->crypt_method != HEADER_CRYPT_NONE;
 	image->cluster_bits = header->cluster_bits;
 	image->cluster_bytes = header_cluster_bytes(header);
 	image->l2_bits = header->cluster_bits - 3;

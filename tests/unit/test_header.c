@@ -117,7 +117,7 @@ static const struct wrong_field {
 	{ 24, 8, 1ull << 63, -EINVAL, "size is 9223372036854775808" },
 	{ 24, 8, (8u << 20) + 1, -EINVAL, "l1_size is 4" },
 	{ 24, 8, INT64_MAX, -EINVAL, "4398046511104 entries" },
-	{ 32, 4, 1, -ENOTSUP, "AES" },
+	{ 32, 4, 4, -ENOTSUP, "crypt_method is 4" },
 	{ 32, 4, 2, -ENOTSUP, "LUKS" },
 	{ 32, 4, 3, -ENOTSUP, "crypt_method is 3" },
 	{ 36, 4, 3, -EINVAL, "l1_size is 3" },
