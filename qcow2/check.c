@@ -14,7 +14,6 @@
 
 /* What is read at first; also the smallest cluster. */
 #define HEADER_START_BYTES	512u
-#define CRYPT_LUKS		2u
 #define EXTENDED_L2_CLUSTER_BITS_MIN 14u
 #define CRYPTO_EXTENSION_BYTES	16u
 /* A version 3 entry without these has no length of the disk. */
@@ -79,16 +78,17 @@ parse_header(struct check *check, uint8_t *cluster)
 	if (is_v3)
 		bytes_put64(cluster + 72, incompatible &
 		    ~(HEADER_DATA_FILE | HEADER_EXTENDED_L2));
-	if (crypt_method <= CRYPT_LUKS)
-		bytes_put32(cluster + 32, 0);
+	if (crypt_method == HEADER_CRYPT_LUKS)
+		bytes_put32(cluster + 32, HEADER_CRYPT_NONE);
 	if (check->extended_l2 &&
 	    bytes_get32(cluster + 20) < EXTENDED_L2_CLUSTER_BITS_MIN)
 		return error_set(check->error, -EINVAL, "%s has extended L2 "
 		    "entries, but clusters of less than 16 KiB", check->name);
 	err = header_parse(check->name, cluster, INT64_MAX, &check->header,
 	    check->error);
-	if (err || crypt_method != CRYPT_LUKS)
+	if (err || crypt_method != HEADER_CRYPT_LUKS)
 		return err;
+	check->header.crypt_method = crypt_method;
 	crypto = header_find_extension(&check->header,
 	    HEADER_EXTENSION_CRYPTO);
 	if (!crypto || crypto->bytes != CRYPTO_EXTENSION_BYTES)

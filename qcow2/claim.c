@@ -5,12 +5,14 @@
 #include "qcow2/claim.h"
 
 #include <assert.h>
+#include "qcow2/aes.h"
 #include "qcow2/internal.h"
 
 static bool
 overlaps(const struct claim *a, const struct claim *b)
 {
-	return a->begin < b->end && b->begin < a->end;
+	return a->begin < b->end && b->begin < a->end &&
+	    !(a->shared && b->shared);
 }
 
 /* Whether one that came earlier is in the way. */
@@ -24,18 +26,14 @@ is_blocked(const struct claim *claim)
 	return false;
 }
 
-bool
-claim_take(struct image *image, struct claim *claim, uint64_t guest,
-    uint64_t length)
+/* claim is filled in as far as to what it claims. */
+co_fn static bool
+take(struct image *image, struct claim *claim)
 {
-	struct claim_list *claims = &image->claims;
-	uint64_t mask = image->cluster_bytes - 1;
+	struct claim_list *claims = claim->list;
 
 	assert(monitor_entered(&image->monitor));
-	*claim = (struct claim){
-		.begin = guest & ~mask, .end = (guest + length + mask) & ~mask,
-		.earlier = claims->last,
-	};
+	claim->earlier = claims->last;
 	if (claims->last)
 		claims->last->later = claim;
 	else
@@ -48,6 +46,35 @@ claim_take(struct image *image, struct claim *claim, uint64_t guest,
 	co_suspend();
 	assert(!claim->waiting && !is_blocked(claim));
 	return true;
+}
+
+bool
+claim_take(struct image *image, struct claim *claim, uint64_t guest,
+    uint64_t length)
+{
+	uint64_t mask = image->cluster_bytes - 1;
+
+	*claim = (struct claim){
+		.list = &image->claims,
+		.begin = guest & ~mask, .end = (guest + length + mask) & ~mask,
+	};
+	return take(image, claim);
+}
+
+bool
+claim_take_sectors(struct image *image, struct claim *claim, uint64_t guest,
+    uint64_t length, bool shared)
+{
+	uint64_t mask = AES_SECTOR_BYTES - 1;
+	uint64_t part = guest / CLAIM_PART_BYTES;
+
+	assert(part == (guest + length - 1) / CLAIM_PART_BYTES);
+	*claim = (struct claim){
+		.list = &image->sector_claims[part % CLAIM_PART_LISTS],
+		.shared = shared,
+		.begin = guest & ~mask, .end = (guest + length + mask) & ~mask,
+	};
+	return take(image, claim);
 }
 
 /* Grants those that waited for claim, which has left the list, alone. */
@@ -66,7 +93,7 @@ grant(struct image *image, struct claim *claim)
 void
 claim_release(struct image *image, struct claim *claim)
 {
-	struct claim_list *claims = &image->claims;
+	struct claim_list *claims = claim->list;
 
 	assert(monitor_entered(&image->monitor) && !claim->waiting);
 	if (claim->earlier)

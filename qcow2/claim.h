@@ -8,6 +8,10 @@
  * others do not meet.  No request holds two claims or enlarges one: it
  * releases and starts again.  Writes in place and reads need no claim.
  *
+ * In an encrypted image these claim the sectors they touch (encrypted.h), in
+ * lists apart, readers beside each other.  Such a claim is held for the I/O
+ * alone, and whoever waits for one holds nothing.
+ *
  * Guarded by the image's monitor.
  */
 #ifndef QCOW2_CLAIM_H
@@ -21,7 +25,9 @@ struct image;
 
 /* On the stack of the request that holds it. */
 struct claim {
-	uint64_t begin, end;	/* guest offsets of whole clusters */
+	struct claim_list *list;
+	uint64_t begin, end;	/* guest: whole clusters, or sectors */
+	bool shared;		/* with others that are shared */
 	bool waiting;
 	struct waiter waiter;
 	struct claim *earlier, *later;
@@ -36,6 +42,20 @@ struct claim_list {
  * then whatever the caller knew of the mapping is outdated. */
 co_fn bool claim_take(struct image *image, struct claim *claim,
     uint64_t guest, uint64_t length);
+
+/*
+ * As all reads of such an image claim, there are many lists, each for some
+ * parts of the disk; a claim lies in one part.
+ */
+#define CLAIM_PART_BYTES	(2u * 1024 * 1024)
+#define CLAIM_PART_LISTS	64u
+
+/*
+ * The same of sectors, in an encrypted image; the range crosses no multiple of
+ * CLAIM_PART_BYTES.
+ */
+co_fn bool claim_take_sectors(struct image *image, struct claim *claim,
+    uint64_t guest, uint64_t length, bool shared);
 
 void claim_release(struct image *image, struct claim *claim);
 

@@ -83,6 +83,10 @@ check_features(const struct create_options *options, struct error *error)
 	if (options->compression != COMPRESSION_DEFLATE)
 		return error_set(error, -EINVAL,
 		    "compression_type=zstd needs compat=1.1");
+	if (options->encrypted && options->preallocation != CREATE_OFF)
+		return error_set(error, -EINVAL, "preallocation of an "
+		    "encrypted image needs compat=1.1, where the clusters can "
+		    "be marked as zeros");
 	return 0;
 }
 
@@ -247,6 +251,8 @@ fill_header(const struct creation *creation, struct header *header)
 		.version = options->version,
 		.cluster_bits = bits,
 		.size_bytes = layout->disk_bytes,
+		.crypt_method = options->encrypted ? HEADER_CRYPT_AES :
+		    HEADER_CRYPT_NONE,
 		.l1_entries = (uint32_t)layout->l1_entries,
 		.l1_offset = layout->l1_entries ? layout->l1 << bits : 0,
 		.refcount_table_offset = layout->refcount_table << bits,
@@ -441,6 +447,9 @@ co_fn static int
 write_all(struct creation *creation)
 {
 	const struct layout *layout = &creation->layout;
+	/* What nobody encrypted does not read as zeros, unless it says so. */
+	uint64_t data_flags = ENTRY_COPIED |
+	    (creation->options->encrypted ? ENTRY_ZERO : 0);
 	int err;
 
 	err = write_header(creation);
@@ -454,7 +463,7 @@ write_all(struct creation *creation)
 		err = write_blocks(creation);
 	if (!err)
 		err = write_table(creation, layout->l2, layout->data,
-		    layout->data_start, ENTRY_COPIED);
+		    layout->data_start, data_flags);
 	return err ? err : make_room(creation);
 }
 

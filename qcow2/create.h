@@ -33,6 +33,7 @@ struct create_options {
 	uint64_t refcount_bits;
 	bool lazy_refcounts;
 	enum compression compression;
+	bool encrypted;		/* with AES; the key is not needed for it */
 	enum create_preallocation preallocation;
 	const char *backing_name;	/* as it shall stand there, or NULL */
 	const char *backing_format;

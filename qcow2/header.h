@@ -4,8 +4,9 @@
  *
  * Parsing is pure: bytes in, struct or error out.  It validates all that can
  * be judged from the header and the file's length, before anybody allocates a
- * table by its numbers, and refuses by name what is not supported (encryption,
- * external data files, extended L2 entries, unknown incompatible features).
+ * table by its numbers, and refuses by name what is not supported (encryption
+ * with LUKS, external data files, extended L2 entries, unknown incompatible
+ * features).
  * Whatever it does not know but may keep (compatible bits, fields and
  * extensions of the future) is kept and written back in its order.
  *
@@ -40,6 +41,10 @@ struct file;
 #define HEADER_EXTENSIONS_MAX		1024u
 #define HEADER_BACKING_NAME_BYTES_MAX	1023u
 #define HEADER_BACKING_FORMAT_BYTES_MAX	15u
+
+#define HEADER_CRYPT_NONE		0u
+#define HEADER_CRYPT_AES		1u
+#define HEADER_CRYPT_LUKS		2u
 
 /* Incompatible features. */
 #define HEADER_DIRTY			(1ull << 0)
@@ -78,6 +83,7 @@ struct header {
 	unsigned version;		/* 2 or 3 */
 	unsigned cluster_bits;
 	uint64_t size_bytes;		/* of the disk; any number */
+	uint32_t crypt_method;		/* none or AES */
 	uint32_t l1_entries;		/* enough for size_bytes */
 	uint64_t l1_offset;
 	uint64_t refcount_table_offset;
@@ -185,8 +191,8 @@ struct header_patch {
 struct header_patch header_patch_incompatible(uint64_t incompatible);
 struct header_patch header_patch_autoclear(uint64_t autoclear);
 /* The length of the disk and its L1 table. */
-struct header_patch header_patch_disk(uint64_t size_bytes,
-    uint32_t l1_entries, uint64_t l1_offset);
+struct header_patch header_patch_disk(const struct header *header,
+    uint64_t size_bytes, uint32_t l1_entries, uint64_t l1_offset);
 struct header_patch header_patch_refcount_table(uint64_t offset,
     uint32_t clusters);
 struct header_patch header_patch_snapshots(uint32_t count, uint64_t offset);

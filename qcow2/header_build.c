@@ -58,6 +58,7 @@ put_fixed_fields(const struct header *header, uint8_t *target)
 	bytes_put32(target + 4, header->version);
 	bytes_put32(target + 20, header->cluster_bits);
 	bytes_put64(target + 24, header->size_bytes);
+	bytes_put32(target + 32, header->crypt_method);
 	bytes_put32(target + 36, header->l1_entries);
 	bytes_put64(target + 40, header->l1_offset);
 	bytes_put64(target + 48, header->refcount_table_offset);
@@ -121,13 +122,13 @@ header_patch_autoclear(uint64_t autoclear)
 }
 
 struct header_patch
-header_patch_disk(uint64_t size_bytes, uint32_t l1_entries,
-    uint64_t l1_offset)
+header_patch_disk(const struct header *header, uint64_t size_bytes,
+    uint32_t l1_entries, uint64_t l1_offset)
 {
 	struct header_patch patch = { .offset = 24, .bytes = 24 };
 
-	/* Byte 32 is the method of encryption: none. */
 	bytes_put64(patch.data, size_bytes);
+	bytes_put32(patch.data + 8, header->crypt_method);
 	bytes_put32(patch.data + 12, l1_entries);
 	bytes_put64(patch.data + 16, l1_offset);
 	return patch;

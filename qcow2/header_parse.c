@@ -325,15 +325,13 @@ check_supported(struct parser *p)
 
 	if (unknown)
 		return refuse_unknown_features(p, unknown);
-	if (crypt_method == 1)
-		return refuse(p, -ENOTSUP, "the image is encrypted with AES "
-		    "(crypt_method 1), which is not supported");
-	if (crypt_method == 2)
+	if (crypt_method == HEADER_CRYPT_LUKS)
 		return refuse(p, -ENOTSUP, "the image is encrypted with LUKS "
 		    "(crypt_method 2), which is not supported");
-	if (crypt_method != 0)
+	if (crypt_method > HEADER_CRYPT_LUKS)
 		return refuse(p, -ENOTSUP, "crypt_method is %" PRIu32
 		    ", which is not supported", crypt_method);
+	p->header->crypt_method = crypt_method;
 	if (p->header->incompatible & HEADER_DATA_FILE)
 		return refuse(p, -ENOTSUP, "the data is in an external data "
 		    "file (incompatible feature 2), which is not supported");

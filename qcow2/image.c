@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "qcow2/chain.h"
+#include "qcow2/encrypted.h"
 #include "qcow2/internal.h"
 #include "runtime/buf.h"
 #include "runtime/file_holder.h"
@@ -208,6 +209,7 @@ image_close(struct image *image)
 		if (!err)
 			err = layer_err;
 		file_close(image->file);
+		aes_free(image->aes);
 		free(image->path);
 		free(image);
 		image = backing;
@@ -278,7 +280,7 @@ open_layer(struct file *file, const char *path, enum image_format format,
 		return err;
 	}
 	image->can_splice = file->can_splice && !writable &&
-	    !image->force_share;
+	    !image->force_share && !image->encrypted;
 	*imagep = image;
 	return 0;
 }
@@ -344,6 +346,8 @@ image_open(const char *path, const struct image_options *options,
 		chain_free(chain);
 	}
 	if (!err)
+		err = encrypted_take_keys(image, options, error);
+	if (!err)
 		err = qcow2_begin_writing(image, error);
 	if (err)
 		goto close_image;
@@ -364,7 +368,9 @@ image_open_file(struct file *file, const struct image_options *options,
 
 	if (err)
 		return err;
-	err = qcow2_begin_writing(image, error);
+	err = encrypted_take_keys(image, options, error);
+	if (!err)
+		err = qcow2_begin_writing(image, error);
 	if (err) {
 		image_close(image);
 		return err;

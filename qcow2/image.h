@@ -38,6 +38,12 @@ enum image_discard {
 /* Images below the top that one chain may have. */
 #define IMAGE_CHAIN_MAX 64
 
+/* A passphrase.  In use until image_open() returns. */
+struct image_key {
+	const char *text;
+	size_t bytes;
+};
+
 struct image_options {
 	enum image_format format; /* told, never probed */
 	bool writable;
@@ -51,6 +57,13 @@ struct image_options {
 	enum image_discard discard;
 	const char *const *backing_dirs; /* allowed besides the file's own */
 	unsigned backing_dirs_count;
+	/*
+	 * Of the encrypted files, from the top of the chain down; the last one
+	 * is for all that are below.  More keys than such files are an error.
+	 */
+	const struct image_key *keys;
+	unsigned keys_count;
+	bool no_data;		/* only the mapping is wanted: no keys */
 	uint64_t metadata_cache_bytes; /* a file of the chain; 0: 64 MiB */
 	unsigned loops;		/* how many loops will use it */
 };

@@ -7,6 +7,8 @@
  *
  *	gate -> claim -> pin -> allocation -> barrier
  *
+ * (a claim of sectors is waited for with nothing in hand).
+ *
  * Nothing waits for a gate or a claim while it holds a pin or an allocation.
  * Pins are dropped before data I/O, and the slice is looked up again after.
  */
@@ -35,6 +37,8 @@
 #include "qcow2/snapshot.h"
 #include "runtime/file.h"
 #include "runtime/monitor.h"
+
+struct aes;
 
 /* Runs that one request reads or writes before others get a turn. */
 #define TURN_RUNS 64
@@ -78,6 +82,8 @@ struct image {
 	bool force_share;
 	enum image_discard discard;
 	bool can_splice;		/* see image_plan() */
+	bool encrypted;
+	struct aes *aes;		/* if encrypted, and data is wanted */
 	unsigned loops;
 	/* Both are changed behind a closed gate. */
 	_Atomic uint64_t size_bytes;
@@ -104,6 +110,7 @@ struct image {
 	struct gate gate;
 	struct dirty dirty;
 	struct claim_list claims;
+	struct claim_list sector_claims[CLAIM_PART_LISTS]; /* if encrypted */
 	struct epochs epochs;
 	struct refcounts refcounts;
 	struct allocator allocator;

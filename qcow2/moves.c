@@ -96,10 +96,10 @@ moves_hook(struct image *image, const struct moves_cut *cut)
 		err = patch_header(image, header_patch_refcount_table(
 		    moves->refcount_table.host, moves->refcount_table.count));
 	if (!err && moves->l1.wanted)
-		err = patch_header(image, header_patch_disk(
+		err = patch_header(image, header_patch_disk(&image->header,
 		    cut->size_bytes, moves->l1.count, moves->l1.host));
 	else if (!err && moves->size)
-		err = patch_header(image, header_patch_disk(
+		err = patch_header(image, header_patch_disk(&image->header,
 		    cut->size_bytes, image->header.l1_entries,
 		    image->header.l1_offset));
 	if (!err && moves->snapshots.wanted)

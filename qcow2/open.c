@@ -240,6 +240,7 @@ settle_geometry(struct image *image, struct error *error)
 	image->size_bytes = header->size_bytes;
 	image->usable_bytes = header->size_bytes;
 	image->l1_entries = header->l1_entries;
+	image->encrypted = header->crypt_method != HEADER_CRYPT_NONE;
 	image->cluster_bits = header->cluster_bits;
 	image->cluster_bytes = header_cluster_bytes(header);
 	image->l2_bits = header->cluster_bits - 3;

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "qcow2/encrypted.h"
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 #include "runtime/buf.h"
@@ -107,6 +108,9 @@ read_run(struct image *image, struct reader *reader, uint64_t guest,
 		reader_zeros(reader, guest, run->length);
 		return 0;
 	case CLUSTER_NORMAL:
+		if (image->encrypted)
+			return encrypted_read(image,
+			    reader_target(reader, guest), guest, run);
 		return file_pread(image->file, reader_target(reader, guest),
 		    run->length, run->host);
 	case CLUSTER_COMPRESSED:

@@ -15,7 +15,7 @@
 
 /* The extent of one run, where this image says what it is. */
 static struct image_extent
-describe(const struct l2_run *run)
+describe(const struct image *image, const struct l2_run *run)
 {
 	struct image_extent extent = {.length = run->length, .present = true};
 
@@ -29,12 +29,12 @@ describe(const struct l2_run *run)
 		break;
 	case CLUSTER_ZERO_ALLOCATED:
 		extent.zero = true;
-		extent.allocated = true;
-		extent.host_valid = true;
-		extent.host = run->host;
-		break;
+		/* fall through */
 	case CLUSTER_NORMAL:
 		extent.allocated = true;
+		/* What is there is not what the guest sees. */
+		if (image->encrypted)
+			break;
 		extent.host_valid = true;
 		extent.host = run->host;
 		break;
@@ -115,7 +115,7 @@ qcow2_status(struct image *image, uint64_t guest, uint64_t length,
 			return 0;
 		if (err)
 			return err;
-		next = describe(&run);
+		next = describe(image, &run);
 		if (!next.present && image->backing) {
 			err = ask_backing(image, guest + done, run.length,
 			    &next);

@@ -15,6 +15,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include "qcow2/encrypted.h"
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 #include "runtime/buf.h"
@@ -43,10 +44,9 @@ struct target {
  * nobody else waits for the disk.
  */
 static bool
-may_sync_alone(const struct image *image, const struct slice *slice)
+may_sync_alone(const struct image *image)
 {
-	return l2_is_stable(image, slice) && !image->barrier.waiters &&
-	    !image->barrier.lone_fua;
+	return !image->barrier.waiters && !image->barrier.lone_fua;
 }
 
 /*
@@ -78,16 +78,58 @@ write_alone(struct write *write, uint64_t host)
 }
 
 /*
- * A write that completes after a cut was made is not covered by it, so
- * unsynced is set after, and before the reply.
+ * In the monitor, which it leaves.  A write that completes after a cut was
+ * made is not covered by it, so unsynced is set after, and before the reply.
  */
 co_fn static int
-write_in_place(struct write *write, uint64_t host)
+write_in_place(struct write *write, uint64_t host, bool sync_alone)
 {
-	int err = file_pwrite(write->image->file, write->data, write->length,
-	    host, 0);
+	struct image *image = write->image;
+	int err;
 
-	atomic_store(&write->image->unsynced, true);
+	if (sync_alone)
+		return write_alone(write, host);
+	monitor_leave(&image->monitor);
+	err = file_pwrite(image->file, write->data, write->length, host, 0);
+	atomic_store(&image->unsynced, true);
+	return err;
+}
+
+/*
+ * The same with the sectors claimed and encrypted.  Should the mapping change
+ * meanwhile, then by a request that is under way as well and may be the later
+ * one of the two; the epoch keeps the old clusters.
+ */
+co_fn static int
+write_encrypted(struct write *write, uint64_t host, bool sync_alone)
+{
+	struct image *image = write->image;
+	struct write sealed = *write;
+	struct encrypted_sectors sectors;
+	struct claim claim;
+	int err;
+
+	claim_take_sectors(image, &claim, write->guest, write->length, false);
+	monitor_leave(&image->monitor);
+	err = encrypted_seal(image, write->guest, write->data, write->length,
+	    host, &sectors);
+	monitor_enter(&image->monitor);
+	if (err)
+		goto release;
+	sealed.data = sectors.data;
+	sealed.length = sectors.length;
+	if (image->failed) {
+		err = -EIO;
+	} else {
+		err = write_in_place(&sealed, sectors.host,
+		    sync_alone && may_sync_alone(image));
+		monitor_enter(&image->monitor);
+	}
+	write->is_stable = sealed.is_stable;
+	buf_put(sectors.data, sectors.length);
+release:
+	claim_release(image, &claim);
+	monitor_leave(&image->monitor);
 	return err;
 }
 
@@ -219,6 +261,9 @@ choose_target(struct write *write, struct target *target)
 		err = alloc_clusters(image, count, &target->place);
 	if (err)
 		return err;
+	/* Zeros that nobody encrypted do not decrypt to zeros. */
+	if (image->encrypted)
+		target->place.virgin = false;
 	bytes = (target->place.clusters << image->cluster_bits) - in_cluster;
 	if (write->length > bytes)
 		write->length = bytes;
@@ -353,7 +398,9 @@ write_claimed(struct write *write)
 	if (err)
 		return err;
 	monitor_leave(&image->monitor);
-	err = write_target(write, &target);
+	err = image->encrypted ?
+	    encrypted_write_new(image, write->guest, write->data,
+	    write->length, target.place.host) : write_target(write, &target);
 	monitor_enter(&image->monitor);
 	if (!err)
 		err = link_target(write, &target);
@@ -408,19 +455,18 @@ write_step(struct write *write)
 	/* Now: what was just loaded may have shown that it is corrupt. */
 	err = image->failed ? -EIO :
 	    l2_run(image, slice, write->guest, write->length, &run);
-	sync_alone = write->fua && slice && may_sync_alone(image, slice);
+	sync_alone = write->fua && slice && l2_is_stable(image, slice) &&
+	    may_sync_alone(image);
 	l2_unpin(image, slice);
 	if (err) {
 		monitor_leave(&image->monitor);
 	} else if (!is_in_place(run.entry)) {
 		err = write_allocating(write);
-	} else if (sync_alone) {
-		write->length = run.length;
-		err = write_alone(write, run.host);
 	} else {
 		write->length = run.length;
-		monitor_leave(&image->monitor);
-		err = write_in_place(write, run.host);
+		err = image->encrypted ?
+		    write_encrypted(write, run.host, sync_alone) :
+		    write_in_place(write, run.host, sync_alone);
 	}
 leave_epoch:
 	epoch_leave(epoch);
@@ -454,7 +500,11 @@ qcow2_write(struct image *image, uint64_t guest, const void *data,
 			.length = step_length(image, guest, length),
 			.fua = flags & IMAGE_FUA,
 		};
-		int err = write_step(&write);
+		int err;
+
+		if (image->encrypted)
+			write.length = encrypted_step(guest, write.length);
+		err = write_step(&write);
 
 		if (err == -EAGAIN)
 			continue;

@@ -410,6 +410,17 @@ take_arguments(const struct command *command, struct create_call *call,
 	return code;
 }
 
+static void
+warn_of_encryption(void)
+{
+	fprintf(stderr, "qnbd: warning: the AES encryption of qcow2 is weak: "
+	    "whoever has the file can guess passphrases fast,\n"
+	    "  see where equal or old data is, and change it unnoticed. It is "
+	    "there for programs that need it;\n"
+	    "  for new images better encrypt the disk of the host, or inside "
+	    "the guest.\n");
+}
+
 static int
 create_run(const struct command *command, int argc, char **argv)
 {
@@ -426,6 +437,8 @@ create_run(const struct command *command, int argc, char **argv)
 	    argv + first);
 	if (exit_code)
 		return exit_code;
+	if (call.options.encrypted)
+		warn_of_encryption();
 	catch_signals();
 	exit_code = command_run(create_main, &call);
 	if (!exit_code && call.err)

@@ -133,6 +133,44 @@ set_compression(const struct command *command, const char *value,
 	return code;
 }
 
+static int
+set_encryption(const struct command *command, const char *value,
+    struct create_options *options)
+{
+	int on;
+	int code = set_choice(command, "encryption", value, switch_choices,
+	    &on);
+
+	if (!code)
+		options->encrypted = on;
+	return code;
+}
+
+static int
+set_encrypt_format(const struct command *command, const char *value,
+    struct create_options *options)
+{
+	if (!strcmp(value, "luks"))
+		return options_complain(command, "-o encrypt.format=luks is "
+		    "not supported; aes is");
+	if (strcmp(value, "aes"))
+		return options_complain(command,
+		    "-o encrypt.format=%s: this takes aes", value);
+	options->encrypted = true;
+	return 0;
+}
+
+/* The value may be anything, even a key: it is not repeated. */
+static int
+set_key_secret(const struct command *command, const char *value,
+    struct create_options *options)
+{
+	(void)value;
+	(void)options;
+	return options_complain(command, "-o encrypt.key-secret: to make an "
+	    "image takes no key; to serve it does: --key-file FILE");
+}
+
 static const struct setter {
 	const char *name;
 	int (*set)(const struct command *command, const char *value,
@@ -144,6 +182,9 @@ static const struct setter {
 	{ "lazy_refcounts", set_lazy_refcounts },
 	{ "preallocation", set_preallocation },
 	{ "compression_type", set_compression },
+	{ "encryption", set_encryption },
+	{ "encrypt.format", set_encrypt_format },
+	{ "encrypt.key-secret", set_key_secret },
 	{ NULL, NULL },
 };
 

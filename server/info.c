@@ -197,6 +197,7 @@ load_chain(struct info_call *call)
 	const struct image_options image_options = {
 		.format = (enum image_format)options->format,
 		.force_share = true,
+		.no_data = true,
 		.backing_format_told = options->backing_format >= 0,
 		.backing_format = options->backing_format >= 0 ?
 		    (enum image_format)options->backing_format : IMAGE_QCOW2,

@@ -113,6 +113,9 @@ specific_json(const struct info *info)
 		json_object_set_new(data, "extended-l2", json_boolean(
 		    header->incompatible & HEADER_EXTENDED_L2));
 	}
+	if (header->crypt_method == HEADER_CRYPT_AES)
+		json_object_set_new(data, "encrypt",
+		    json_pack("{s:s}", "format", "aes"));
 	if (info->bitmaps.count > 0) {
 		json_t *bitmaps = json_array();
 
@@ -160,6 +163,8 @@ info_to_json(const struct info *info)
 	    number_json(info->actual_bytes));
 	json_object_set_new(object, "dirty-flag", json_boolean(
 	    info->header.incompatible & HEADER_DIRTY));
+	if (info->header.crypt_method != HEADER_CRYPT_NONE)
+		json_object_set_new(object, "encrypted", json_true());
 	if (info->in_use)
 		json_object_set_new(object, "in-use", json_true());
 	if (info->format == IMAGE_QCOW2)
@@ -249,6 +254,9 @@ print_qcow2(const struct info *info, FILE *out)
 	fprintf(out, "%-16s %u bits%s\n", "refcounts",
 	    1u << header->refcount_order,
 	    header->compatible & HEADER_LAZY_REFCOUNTS ? ", lazy" : "");
+	if (header->crypt_method == HEADER_CRYPT_AES)
+		fprintf(out, "%-16s AES, the legacy kind, which is weak\n",
+		    "encryption");
 	if (header->backing) {
 		print_text(out, "backing file", header->backing_name);
 		if (strcmp(header->backing_name, info->backing_filename))

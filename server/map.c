@@ -206,6 +206,7 @@ map_main(void *arg)
 	const struct image_options image_options = {
 		.format = (enum image_format)options->format,
 		.force_share = true,
+		.no_data = true,
 		.backing_format_told = options->backing_format >= 0,
 		.backing_format = options->backing_format >= 0 ?
 		    (enum image_format)options->backing_format : IMAGE_QCOW2,

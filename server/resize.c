@@ -7,6 +7,7 @@
 #include "qcow2/image.h"
 #include "qcow2/image_resize.h"
 #include "server/commands.h"
+#include "server/key.h"
 #include "server/size.h"
 
 struct resize_options {
@@ -16,6 +17,7 @@ struct resize_options {
 	int format;
 	int backing_format;
 	struct option_texts backing_dirs;
+	struct key_options keys;
 };
 
 static const char *const format_names[] = {
@@ -44,6 +46,7 @@ static const struct option_spec resize_specs[] = {
 	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
 	  "backing files may lie here, repeatable",
 	  FIELD(backing_dirs) },
+	KEY_OPTIONS(struct resize_options, keys),
 	{ "refuse-bitmaps", 0, OPTION_FLAG, NULL,
 	  "rather than make persistent bitmaps invalid",
 	  FIELD(refuse_bitmaps) },
@@ -52,6 +55,7 @@ static const struct option_spec resize_specs[] = {
 
 struct resize_call {
 	const struct resize_options *options;
+	struct key_ring keys;
 	const char *path;
 	char sign;		/* '+' or '-': by so much; else 0: to it */
 	int64_t bytes;
@@ -98,6 +102,8 @@ resize_main(void *arg)
 		    (enum image_format)options->backing_format : IMAGE_QCOW2,
 		.backing_dirs = options->backing_dirs.list,
 		.backing_dirs_count = options->backing_dirs.count,
+		.keys = call->keys.list,
+		.keys_count = call->keys.count,
 		.loops = 1,
 	};
 	struct image *image;
@@ -159,7 +165,10 @@ resize_run(const struct command *command, int argc, char **argv)
 	call.path = argv[first];
 	exit_code = take_size(command, size ? size : argv[first + 1], &call);
 	if (!exit_code)
+		exit_code = key_ring_load(command, &options.keys, &call.keys);
+	if (!exit_code)
 		exit_code = command_run(resize_main, &call);
+	key_ring_free(&call.keys);
 	if (exit_code)
 		return exit_code;
 	if (call.err)

@@ -29,6 +29,7 @@
 
 struct serve {
 	const struct serve_options *options;
+	struct key_ring keys;	/* until the images are open */
 	struct listener *listeners;
 	struct server server;
 	struct signals signals;
@@ -115,6 +116,8 @@ open_export(struct serve *serve, unsigned index, struct error *error)
 		.discard = (enum image_discard)options->discard,
 		.backing_dirs = options->backing_dirs.list,
 		.backing_dirs_count = options->backing_dirs.count,
+		.keys = serve->keys.list,
+		.keys_count = serve->keys.count,
 		.metadata_cache_bytes =
 		    (uint64_t)options->metadata_cache_bytes,
 		.loops = serve->server.loops_count,
@@ -178,6 +181,7 @@ begin_serving(struct serve *serve, struct error *error)
 	int err;
 
 	err = open_exports(serve, error);
+	key_ring_free(&serve->keys);
 	if (err || serve->stopping)
 		return err;
 	err = serve_listen(options, &serve->listeners, error);
@@ -298,26 +302,26 @@ run_server(struct serve *serve)
 }
 
 static int
-run_process(const struct serve_options *options)
+run_process(struct serve *serve)
 {
-	struct serve serve = {.options = options, .report = -1};
+	const struct serve_options *options = serve->options;
 	struct error error = {0};
 	int err, exit_code;
 
-	if (listener_adopt(&serve.listeners, &error) < 0)
+	if (listener_adopt(&serve->listeners, &error) < 0)
 		return error_print(&error);
 	if (options->background) {
-		err = background_begin(&serve.report);
+		err = background_begin(&serve->report);
 		if (err)
 			return fail("cannot go to the background", err);
 	}
 	raise_descriptor_limit();
-	serve.hangup_ignored = hangup_is_ignored();
-	err = signals_open(&serve.signals);
+	serve->hangup_ignored = hangup_is_ignored();
+	err = signals_open(&serve->signals);
 	if (err)
 		return fail("cannot wait for signals", err);
-	exit_code = run_server(&serve);
-	signals_close(&serve.signals);
+	exit_code = run_server(serve);
+	signals_close(&serve->signals);
 	return exit_code;
 }
 
@@ -325,11 +329,15 @@ static int
 serve_run(const struct command *command, int argc, char **argv)
 {
 	struct serve_options options;
+	struct serve serve = {.options = &options, .report = -1};
 	int exit_code = serve_options_parse(command, argc, argv, &options);
 
 	if (exit_code)
 		return exit_code < 0 ? 0 : exit_code;
-	exit_code = run_process(&options);
+	exit_code = key_ring_load(command, &options.keys, &serve.keys);
+	if (!exit_code)
+		exit_code = run_process(&serve);
+	key_ring_free(&serve.keys);
 	serve_options_free(&options);
 	return exit_code;
 }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include "runtime/error.h"
 #include "server/export.h"
+#include "server/key.h"
 #include "server/options.h"
 
 struct listener;
@@ -34,6 +35,7 @@ struct serve_options {
 	int backing_format;
 	struct option_texts backing_dirs;
 	int discard;		/* enum image_discard */
+	struct key_options keys;
 	int64_t threads;
 	int io;			/* enum loop_engine */
 	int64_t metadata_cache_bytes;

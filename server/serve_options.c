@@ -58,6 +58,7 @@ const struct option_spec serve_specs[] = {
 	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
 	  "backing files may lie here, repeatable",
 	  FIELD(backing_dirs) },
+	KEY_OPTIONS(struct serve_options, keys),
 	{ "force-share", 0, OPTION_FLAG, NULL,
 	  "with -r: even while others write the image",
 	  FIELD(force_share) },

@@ -76,6 +76,7 @@ change_file(struct snapshot_call *call)
 		.format = IMAGE_QCOW2,
 		.writable = true,
 		.no_backing = true,
+		.no_data = true,
 		.refuse_bitmaps = call->options->refuse_bitmaps,
 		.loops = 1,
 	};

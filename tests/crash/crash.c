@@ -35,14 +35,16 @@
  *						grows with the disk)
  *	W10	clean shutdown			close; the end of all others
  *	W11	compressed overwrite		overwrite, on compressed images
+ *	W12	encryption			fill, churn, collide, overwrite,
+ *						cover, on such images
  *	W14	ENOSPC, then a crash		full; fill, on a short device
  *	W15	autoclear bits			flush, on an image with bitmaps
  *	W16	4 connections with 16 requests	crowd
  *	W17	create				creation.c
  *	all short sequences			sequences, bursts
  *
- * Not yet, since qnbd cannot do it yet: W8 resizing, W9 making snapshots, W12
- * encryption, W13 extended L2 entries, W18 repair, W19 commit.
+ * Not yet, since qnbd cannot do it yet: W8 resizing, W9 making snapshots, W13
+ * extended L2 entries, W18 repair, W19 commit.
  *
  * Guards against: a missing or misplaced fdatasync of the barrier (O1 to O5),
  * reuse of clusters before their loss is stable (R4), zero fill skipped where

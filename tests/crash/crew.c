@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "qcow2/bytes.h"
 #include "qcow2/check.h"
 #include "qcow2/internal.h"
 #include "runtime/file_record.h"
 #include "tests/crash/sequence.h"
+#include "tests/key.h"
 
 struct client {
 	struct crew *crew;
@@ -42,11 +44,21 @@ crew_must(int err, const char *what)
 	exit(1);
 }
 
+static bool
+is_encrypted(struct file *disk)
+{
+	uint8_t method[4];
+
+	file_sim_peek(disk, method, sizeof(method), CRYPT_METHOD_OFFSET);
+	return bytes_get32(method) == CRYPT_METHOD_AES;
+}
+
 void
 crew_create(struct crew *crew, const struct crew_options *options,
     struct file *base)
 {
 	*crew = (struct crew){.options = *options, .values = 1};
+	crew->options.encrypted = is_encrypted(base);
 	crew_must(sim_create(options->seed, options->loops + options->served,
 	    &crew->sim), "sim");
 	crew_must(record_log_create(&crew->log), "record");
@@ -140,6 +152,7 @@ crew_open_image(const struct crew_options *options, struct sim *sim,
 	struct image_options how = {
 		.format = IMAGE_QCOW2, .writable = true, .no_backing = true,
 		.loops = options->loops,
+		.keys = &test_key, .keys_count = options->encrypted,
 	};
 	struct image *image, *backing = NULL;
 	int err = 0;

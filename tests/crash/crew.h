@@ -60,6 +60,7 @@ struct crew_options {
 	bool backing_is_raw;
 	bool served;		/* by server_crew.h: a loop more, for clients */
 	bool troubled;		/* the disk fails: errors, leaks are fair */
+	bool encrypted;		/* crew_create() sees that of base */
 };
 
 /* What the sectors of all runs are made from; see sector.h. */

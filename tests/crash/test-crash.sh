@@ -23,6 +23,7 @@ crash=$(dirname "$QNBD")/tests/crash/crash
 draw_seeds 20 6
 distinct_min=$((20000 * rounds))
 rate_min=300
+encryption_key='the key of tests'
 sample_one_in=1000
 read_one_in=8
 jobs_max=$(nproc)
@@ -55,6 +56,26 @@ make_full()
 	    "$name.qcow2" "compressed-$name.qcow2"
 	cp "$name.qcow2" "alone-$name.qcow2"
 	qemu-img snapshot -c one "$name.qcow2"
+}
+
+# Encrypted, full and empty; made here, as that takes no key.
+make_encrypted()
+{
+	local size
+	for size in 512:1M 4k:4M 64k:16M; do
+		"$QNBD" create -o "encryption=on,cluster_size=${size%:*}" \
+		    "encrypted-${size%:*}.qcow2" "${size#*:}" 2>/dev/null
+	done
+	for size in 512 4k; do
+		"$QNBD" create -o "encryption=on,cluster_size=$size" \
+		    encrypted-full-$size.qcow2 512k 2>/dev/null
+		"$crash" encrypted-full-$size.qcow2 prepare
+	done
+	qemu-img snapshot --object "secret,id=key,data=$encryption_key" \
+	    -c one --image-opts driver=qcow2,encrypt.key-secret=key,\
+file.filename=encrypted-full-4k.qcow2
+	"$QNBD" create -o encryption=on,cluster_size=4k -b base.raw -F raw \
+	    over-raw-encrypted-4k.qcow2 1M 2>/dev/null
 }
 
 # What stands below others: full in the first three quarters, and one of both
@@ -120,6 +141,7 @@ make_images()
 		cp full-$size.qcow2 device-full-$size.qcow2
 		cp alone-places-$size.qcow2 device-places-$size.qcow2
 	done
+	make_encrypted
 	cp 4k-16.qcow2 bitmaps-4k.qcow2
 	cp alone-places-4k.qcow2 bitmaps-places-4k.qcow2
 	qemu-img bitmap --add bitmaps-4k.qcow2 one
@@ -256,6 +278,11 @@ try_all()
 	try 12 leave 512-16 4k-16
 	try 6 full 4k-16
 	try 4 flush bitmaps-4k
+	try 3 fill encrypted-512 encrypted-4k encrypted-64k
+	try 3 churn encrypted-512 encrypted-4k encrypted-64k
+	try 3 collide encrypted-4k
+	try 3 overwrite encrypted-full-512 encrypted-full-4k
+	try 3 cover over-raw-encrypted-4k
 	try_sequences sequences 1 alone-places-512 alone-places-4k \
 	    alone-places-64k places-4k over-raw-places-4k
 	try_sequences sequences 10 places-512 places-64k \
@@ -300,23 +327,30 @@ show_to_qemu()
 			echo
 		}
 		one_in=$0
+		secret=secret,id=key,data=$1
+		shift
 		for state; do
 			status=0
-			text=$(qemu-img check -f qcow2 "$state" 2>&1) ||
-			    status=$?
+			# Byte 35 says how it is encrypted.
+			crypt=$(od -An -tu1 -j35 -N1 "$state")
+			options=driver=qcow2,file.filename=$state
+			[ $crypt -eq 0 ] || options+=,encrypt.key-secret=key
+			text=$(qemu-img check --object "$secret" \
+			    --image-opts "$options" 2>&1) || status=$?
 			# 3 says that there are leaks and nothing worse.
 			if [ $status -ne 0 ] && [ $status -ne 3 ]; then
 				complain "$state" "qemu-img check" "$text"
 			fi
 			[ $((number++ % one_in)) -eq 0 ] || continue
-			text=$(qemu-io -r -f qcow2 -c "read -q 0 64k" \
-			    "$state" 2>&1) ||
+			text=$(qemu-io -r --object "$secret" \
+			    -c "read -q 0 64k" \
+			    --image-opts "$options" 2>&1) ||
 			    complain "$state" qemu-io "$text"
-			qemu-img check -q -f qcow2 -r leaks "$state" \
-			    >/dev/null 2>&1 || :
+			qemu-img check -q -r leaks --object "$secret" \
+			    --image-opts "$options" >/dev/null 2>&1 || :
 			text=$("$QNBD" check "$state" 2>&1) ||
 			    complain "$state" "qnbd check" "$text"
-		done' "$read_one_in" >qemu.out
+		done' "$read_one_in" "$encryption_key" >qemu.out
 }
 
 # ---- the whole ----

@@ -31,6 +31,7 @@ create(const struct layout *layout, struct file **filep)
 		.cluster_bytes = layout->cluster_bytes,
 		.refcount_bits = layout->refcount_bits ?
 		    layout->refcount_bits : CREATE_REFCOUNT_BITS_DEFAULT,
+		.encrypted = layout->flags & LAYOUT_ENCRYPTED,
 	};
 	struct error error;
 
@@ -92,11 +93,12 @@ fill(struct world *world)
 
 /* *filep is written through an image, and is the world's disk after. */
 static void
-fill_file(struct world *world, struct file *file, uint64_t cluster_bytes,
+fill_file(struct world *world, struct file *file, const struct layout *layout,
     struct filling filling)
 {
 	struct world_options options = {
-		.seed = 1, .cluster_bytes = cluster_bytes,
+		.seed = 1, .cluster_bytes = layout->cluster_bytes,
+		.encrypted = layout->flags & LAYOUT_ENCRYPTED,
 	};
 
 	world_clone(world, &options, file);
@@ -215,6 +217,27 @@ base_judge_snapshot(struct world *world)
 	free(data);
 }
 
+/* Longer than any table has the same byte, unless it is 0 or 0xff. */
+#define TELLING_BYTES 64u
+
+void
+base_judge_encrypted(struct world *world)
+{
+	uint64_t end = (uint64_t)file_size(world->disk);
+	uint8_t data[MIDDLE_CLUSTER_BYTES];
+
+	for (uint64_t at = 0; at < end; at += TELLING_BYTES) {
+		const uint8_t *here = data + at % sizeof(data);
+
+		if (here == data)
+			file_sim_peek(world->disk, data, sizeof(data), at);
+		if (*here > 0 && *here < VALUES &&
+		    is_all(here, TELLING_BYTES, *here))
+			ck_abort_msg("0x%02x stands at 0x%llx in the file",
+			    *here, (unsigned long long)at);
+	}
+}
+
 static void
 add_bitmap(struct world *world)
 {
@@ -278,7 +301,7 @@ create_top(struct base *base)
 	create(layout, &file);
 	if (layout->device_bytes)
 		put_on_device(&file, layout->device_bytes);
-	fill_file(&world, file, layout->cluster_bytes, (struct filling){
+	fill_file(&world, file, layout, (struct filling){
 		0, layout->filled_bytes, FOUND_TOP,
 	});
 	finish_top(base, &world);
@@ -297,7 +320,7 @@ create_lower(struct base *base)
 	struct file *file;
 
 	create(&layout, &file);
-	fill_file(&world, file, MIDDLE_CLUSTER_BYTES, (struct filling){
+	fill_file(&world, file, &layout, (struct filling){
 		MIDDLE_DATA, MIDDLE_DATA, FOUND_MIDDLE,
 	});
 	world_compress(&world, MIDDLE_DATA, FOUND_MIDDLE);

@@ -21,6 +21,9 @@ void base_free(struct base *base);
 /* How layer is opened. */
 enum image_format base_format(const struct layout *layout, unsigned layer);
 
+/* Asserts that nothing a guest wrote is in the file of an encrypted disk. */
+void base_judge_encrypted(struct world *world);
+
 /* Asserts that the snapshot of a disk that has one is as it was made. */
 void base_judge_snapshot(struct world *world);
 

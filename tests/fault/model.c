@@ -36,8 +36,11 @@ void
 model_add(struct model *model, uint64_t guest, uint64_t length,
     uint8_t value, bool certain)
 {
-	for (uint64_t i = guest / SECTOR; i < (guest + length) / SECTOR; i++) {
-		if (certain)
+	uint64_t end = guest + length;
+
+	/* Of a sector that is written in part, all may be old or new. */
+	for (uint64_t i = guest / SECTOR; i * SECTOR < end; i++) {
+		if (certain && i * SECTOR >= guest && (i + 1) * SECTOR <= end)
 			model->now[i] = 0;
 		model->now[i] |= 1u << value;
 		model->kept[i] |= 1u << value;

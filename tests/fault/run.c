@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <time.h>
 #include "qcow2/internal.h"
+#include "tests/key.h"
 
 /* ---- telling ---- */
 
@@ -106,6 +107,8 @@ open_chain(struct world *world)
 			.no_backing = true, .loops = world->options.loops,
 			.metadata_cache_bytes = layout->cache_bytes ?
 			    layout->cache_bytes : CACHE_BYTES,
+			.keys = &test_key, .keys_count = i == 0 &&
+			    layout->flags & LAYOUT_ENCRYPTED,
 		};
 		struct file *handle;
 
@@ -453,6 +456,8 @@ assert_leaks_at_most(struct run *run)
 		    layout->flags & LAYOUT_BITMAP ? 2 : 0);
 	if (layout->flags & LAYOUT_SNAPSHOT)
 		base_judge_snapshot(&run->world);
+	if (layout->flags & LAYOUT_ENCRYPTED)
+		base_judge_encrypted(&run->world);
 }
 
 /* Opened again, everything is there that has to be, and it goes on. */

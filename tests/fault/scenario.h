@@ -30,6 +30,7 @@
 #define LAYOUT_SHARED		4u
 #define LAYOUT_CHAIN		8u	/* lies over a qcow2 over a raw file */
 #define LAYOUT_SNAPSHOT		16u	/* a snapshot has all that is there */
+#define LAYOUT_ENCRYPTED	64u	/* the top is */
 #define LAYOUT_BITMAP		32u	/* has a bitmap, which becomes a leak */
 
 /* Of a chain; the top has number 0. */

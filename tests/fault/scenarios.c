@@ -10,6 +10,8 @@
 	.filled_bytes = 8 * KIB, __VA_ARGS__}
 #define PLAIN SMALL(.version = 3)
 
+#define ENCRYPTED SMALL(.flags = LAYOUT_ENCRYPTED)
+
 /* As PLAIN, with all that clusters can be. */
 #define MIXED SMALL(.flags = LAYOUT_COMPRESSED | LAYOUT_SHARED)
 
@@ -258,6 +260,53 @@ const struct scenario scenarios[] = {
 		{WRITE, K(50), K(1), STEP_TOGETHER},
 		{WRITE, K(200), K(1), FUA},
 	}},
+	/* ---- encrypted ---- */
+	{"encrypted, in place, whole sectors and parts", ENCRYPTED,
+	    .count = 6, .steps = {
+		{WRITE, 100, 300, 0},
+		{WRITE, K(1), K(2), 0},
+		{WRITE, K(3) + 700, 1000, FUA},
+		{READ, 0, K(8), 0},
+		FLUSH,
+		{WRITE, 512, 100, 0},
+	}},
+	{"encrypted, stable", ENCRYPTED, .lone_fua = true, .count = 3,
+	    .steps = {
+		{WRITE, K(1), K(1), FUA},
+		{WRITE, K(3), K(1), FUA | STEP_TOGETHER},
+		{WRITE, K(4), K(1), FUA},
+	}},
+	{"encrypted, allocating and zeroing", ENCRYPTED, .count = 8,
+	    .steps = {
+		{WRITE, K(16) + 512, K(3), 0},
+		{WRITE, K(30) + 10, 5, 0},
+		{ZERO, K(2) + 512, K(3), NO_HOLE},
+		{DISCARD, 0, K(2), 0},
+		FLUSH,
+		{WRITE, K(3) + 512, 512, 0},
+		{WRITE, K(256), K(2), 0},
+		FLUSH,
+	}},
+	{"encrypted, over a chain", {.cluster_bytes = KIB,
+	    .disk_bytes = K(512), .filled_bytes = K(2),
+	    .flags = LAYOUT_CHAIN | LAYOUT_ENCRYPTED | LAYOUT_COMPRESSED},
+	    .count = 6, .steps = {
+		{READ, 0, K(130), 0},
+		{WRITE, K(64) + 512, 512, 0},
+		{WRITE, K(1) + 512, 512, 0},
+		{ZERO, K(100), K(4) + 512, 0},
+		FLUSH,
+		{READ, 0, K(130), 0},
+	}},
+	{"encrypted, two clients in a sector", ENCRYPTED, .count = 6,
+	    .steps = {
+		{WRITE, 100, 100, STEP_TOGETHER},
+		{WRITE, 300, 100, 0},
+		{WRITE, 300, 1000, STEP_TOGETHER},
+		{WRITE, K(1) + 400, 300, FUA},
+		{READ, 0, K(2), 0},
+		FLUSH,
+	}},
 	/* ---- two clients ---- */
 	{"two clients allocate at once", PLAIN, .count = 5, .steps = {
 		{WRITE, K(130) + 512, K(2), STEP_TOGETHER},
@@ -333,6 +382,11 @@ const struct scenario scenarios[] = {
 	    .filled_bytes = K(64), .flags = LAYOUT_RAW}, .moment = OPENING,
 	    .count = 1, .steps = {
 		{WRITE, 0, K(1), 0},
+	}},
+	{"opening an encrypted image", ENCRYPTED, .moment = OPENING,
+	    .count = 2, .steps = {
+		{WRITE, K(2), K(1), 0},
+		FLUSH,
 	}},
 	{"closing", MIXED, .moment = CLOSING, .count = 3, .steps = {
 		{WRITE, K(16), K(3), 0},

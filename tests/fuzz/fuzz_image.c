@@ -29,6 +29,7 @@
 #include "runtime/sim_internal.h"
 #include "tests/fuzz/input.h"
 #include "tests/fuzz/template.h"
+#include "tests/key.h"
 
 #define PATCHES_MAX		32u
 #define COMMANDS_MAX		48u
@@ -373,14 +374,20 @@ compare_disk(struct fuzz *fuzz)
 co_fn static int
 open_image(struct fuzz *fuzz, bool writable)
 {
-	const struct image_options options = {
+	uint32_t method;
+	struct image_options options = {
 		.format = IMAGE_QCOW2, .writable = writable,
 		.no_backing = true, .loops = 1,
 		.metadata_cache_bytes = fuzz->flags & FLAG_SMALL_CACHE ?
 		    1 : 65536,
+		.keys = &test_key,
 	};
 	struct file *handle;
 	struct error error;
+
+	file_sim_peek(fuzz->disk, &method, sizeof(method),
+	    CRYPT_METHOD_OFFSET);
+	options.keys_count = be32toh(method) == CRYPT_METHOD_AES;
 
 	assert(!file_sim_open(fuzz->disk, &handle));
 	return image_open_file(handle, &options, &fuzz->image, &error);

@@ -141,6 +141,11 @@ def main():
     for name, change in PATCHES.items():
         seeds[name] = seed(
             V3_SNAPSHOT if name.startswith("snapshot") else V3, change)
+    aes = patch(HEADER, 35, b"\1")
+    seeds["aes"] = seed(V3, aes)
+    seeds["aes-l2-twice"] = seed(V3, aes, PATCHES["l2-twice"])
+    for name in "v3-1k-zstd-snapshot", "v2", "v3-8k":
+        seeds["aes-" + name] = seed(NAMES.index(name), aes)
     seeds["small-cache"] = seed(V3, flags=SMALL_CACHE)
     seeds["full-disk"] = seed(V3, flags=FULL_DISK | 8)
     seeds["read-only"] = seed(V3, flags=READ_ONLY)

@@ -24,6 +24,8 @@
  *	     makes no snapshots yet
  *	R15  r15_last_cluster_of_the_disk, r15_end_of_the_file
  *
+ * Sectors of encrypted images are in races_sectors.c.
+ *
  * R6, R7, R10 to R12 and R15 are in races_tables.c, no_reuse_... in pauses.c,
  * a_flush_... in server_races.c.
  *
@@ -745,6 +747,7 @@ main(void)
 	tcase_add_loop_test(tests, refcounts_past_the_end_after_a_crash, 0,
 	    3);
 	races_add_tables(tests);
+	races_add_sectors(tests);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);
 }

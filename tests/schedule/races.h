@@ -24,5 +24,6 @@ bool begins_with(const struct file_sim_op *op, void *arg);
 co_fn void prepare_a(struct world *world);
 
 void races_add_tables(TCase *tests);
+void races_add_sectors(TCase *tests);
 
 #endif

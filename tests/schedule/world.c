@@ -9,6 +9,7 @@
 #include "qcow2/entry.h"
 #include "runtime/file_record.h"
 #include "runtime/log.h"
+#include "tests/key.h"
 
 #define CREATE_CLUSTER_BYTES 4096u
 
@@ -53,6 +54,7 @@ world_create(struct world *world, const struct world_options *options)
 		.cluster_bytes = options->cluster_bytes ?
 		    options->cluster_bytes : CREATE_CLUSTER_BYTES,
 		.refcount_bits = CREATE_REFCOUNT_BITS_DEFAULT,
+		.encrypted = options->encrypted,
 	};
 	struct file *empty, *device;
 	struct error error;
@@ -113,6 +115,7 @@ open_image(struct world *world)
 		.format = IMAGE_QCOW2, .writable = true, .no_backing = true,
 		.loops = world->options.loops,
 		.metadata_cache_bytes = world->options.cache_bytes,
+		.keys = &test_key, .keys_count = world->options.encrypted,
 	};
 	struct file *handle;
 

@@ -34,6 +34,7 @@ struct world_options {
 	uint64_t device_bytes;		/* 0: a regular file */
 	uint64_t cache_bytes;		/* 0: the default */
 	bool recorded;
+	bool encrypted;
 };
 
 struct world {

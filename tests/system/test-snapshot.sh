@@ -158,6 +158,16 @@ expect_text "$tmp/err" 'unknown word creat; did you mean create\?$'
 expect_status 64 "$QNBD" snapshot create a
 expect_status 64 "$QNBD" snapshot list a b
 
+echo "an encrypted image needs no key:"
+printf secret >key
+qemu-img create -q -f qcow2 --object secret,id=key,file=key \
+    -o encrypt.format=aes,encrypt.key-secret=key secret.qcow2 1M
+snapshot create secret.qcow2 one
+snapshot apply secret.qcow2 one
+snapshot delete secret.qcow2 one
+expect_status 0 "$QNBD" check secret.qcow2
+expect_status 0 "$QNBD" resize --key-file key secret.qcow2 3M
+
 echo "an image that others use:"
 start_qnbd -r v3.qcow2
 expect_status 75 "$QNBD" snapshot create v3.qcow2 one

@@ -117,7 +117,7 @@ static const struct wrong_field {
 	{ 24, 8, 1ull << 63, -EINVAL, "size is 9223372036854775808" },
 	{ 24, 8, (8u << 20) + 1, -EINVAL, "l1_size is 4" },
 	{ 24, 8, INT64_MAX, -EINVAL, "4398046511104 entries" },
-	{ 32, 4, 1, -ENOTSUP, "AES" },
+	{ 32, 4, 4, -ENOTSUP, "crypt_method is 4" },
 	{ 32, 4, 2, -ENOTSUP, "LUKS" },
 	{ 32, 4, 3, -ENOTSUP, "crypt_method is 3" },
 	{ 36, 4, 3, -EINVAL, "l1_size is 3" },
@@ -584,7 +584,8 @@ START_TEST(patches_change_what_a_rewrite_would)
 	must_parse();
 	patches[0] = header_patch_incompatible(header.incompatible |= 1);
 	patches[1] = header_patch_autoclear(header.autoclear = 2);
-	patches[2] = header_patch_disk(header.size_bytes = 0x0807060504030201,
+	patches[2] = header_patch_disk(&header,
+	    header.size_bytes = 0x0807060504030201,
 	    header.l1_entries = 0x01020304,
 	    header.l1_offset = 0x1112131415161718);
 	patches[3] = header_patch_refcount_table(

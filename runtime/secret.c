@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+#include "runtime/secret.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+void *
+secret_get(size_t bytes)
+{
+	void *secret = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (secret == MAP_FAILED)
+		return NULL;
+	/* A kernel without it has it in its dumps: no reason to fail. */
+	(void)madvise(secret, bytes, MADV_DONTDUMP);
+	return secret;
+}
+
+void
+secret_put(void *secret, size_t bytes)
+{
+	if (!secret)
+		return;
+	explicit_bzero(secret, bytes);
+	munmap(secret, bytes);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory for keys: pages of their own, which no core dump shows and which are
+ * wiped before they are given back.
+ */
+#ifndef RUNTIME_SECRET_H
+#define RUNTIME_SECRET_H
+
+#include <stddef.h>
+
+/* Zeros.  NULL if there is no memory. */
+void *secret_get(size_t bytes);
+
+/* secret came from secret_get(bytes); NULL is fine. */
+void secret_put(void *secret, size_t bytes);
+
+#endif
