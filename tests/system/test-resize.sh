@@ -102,7 +102,7 @@ for mode in metadata falloc full; do
 		clean room.qcow2
 		qemu-io -c 'read -q -P 0 0 5M' room.qcow2
 		qemu-img map -f qcow2 --output=json room.qcow2 >map.txt
-		expect_text map.txt '"start": 1048576, "length": 4194304,.*offset'
+		expect_text map.txt '"start": 1048576, "length": 4194304,.*set'
 	done
 done
 used=$(stat -c %b room.qcow2)
