@@ -23,8 +23,11 @@ co_fn int
 check_read(struct check *check, void *data, size_t bytes, uint64_t host,
     const char *what)
 {
-	int err = file_pread(check->file, data, bytes, host);
+	int err = check_stop(check);
 
+	if (err)
+		return err;
+	err = file_pread(check->file, data, bytes, host);
 	if (!err)
 		return 0;
 	return error_set(check->error, err, "cannot read %s of %s at 0x%"
@@ -324,7 +327,9 @@ mark_tables(struct check *check)
 		check->total += check->snapshots[i].entries;
 	if (!err)
 		err = mark_bitmaps(check);
-	return err ? err : check_load_refcounts(check);
+	if (err || check->without_refcounts)
+		return err;
+	return check_load_refcounts(check);
 }
 
 co_fn static int
@@ -346,12 +351,29 @@ walk_disks(struct check *check)
 	return err;
 }
 
-static void
-free_check(struct check *check)
+co_fn int
+check_open(struct check *check)
+{
+	int err = load_header(check);
+
+	return err ? err : check_counts_init(check);
+}
+
+co_fn int
+check_count_users(struct check *check)
+{
+	int err = mark_tables(check);
+
+	return err ? err : walk_disks(check);
+}
+
+void
+check_close(struct check *check)
 {
 	header_free(&check->header);
 	free(check->snapshots);
 	free(check->refcount_table);
+	free(check->past_end);
 	free(check->single);
 	free(check->own_tables);
 	free(check->l2_tables);
@@ -373,18 +395,14 @@ check_file_listen(struct file *file, const char *name,
 	};
 	int err;
 
-	err = load_header(&check);
+	err = check_open(&check);
 	if (!err)
-		err = check_counts_init(&check);
-	if (!err)
-		err = mark_tables(&check);
-	if (!err)
-		err = walk_disks(&check);
+		err = check_count_users(&check);
 	if (!err)
 		err = check_compare_refcounts(&check);
 	if (!err)
 		*result = check.result;
-	free_check(&check);
+	check_close(&check);
 	return err;
 }
 

@@ -56,6 +56,7 @@ struct file;
 #define HEADER_LAZY_REFCOUNTS		(1ull << 0)
 /* Autoclear ones. */
 #define HEADER_BITMAPS			(1ull << 0)
+#define HEADER_DATA_FILE_RAW		(1ull << 1)
 
 #define HEADER_EXTENSION_END		0u
 #define HEADER_EXTENSION_BACKING_FORMAT	0xe2792acau
