@@ -76,7 +76,10 @@ struct check {
 	uint64_t refcount_table_entries;
 
 	/* ---- for a repair ---- */
-	bool without_refcounts;	/* count as if they had no place in the file */
+	/* Count as if they had no place in the file. */
+	bool without_refcounts, without_snapshot_table;
+	bool take_snapshots;	/* also entries with too much extra data */
+	uint64_t snapshot_faults; /* entries that a new table would not have */
 	bool fix_entries;	/* put L2 entries right that have one meaning */
 	bool fix_copied;	/* and C flags; these are not reported then */
 	uint64_t fixed;		/* entries that were put right */

@@ -157,8 +157,8 @@ co_fn int header_load(struct file *file, struct header *header,
 void header_free(struct header *header);
 
 /*
- * Whether the state the image was left in permits this opening: dirty ones may
- * only be read, corrupt ones too.  -EROFS where they may not be written.
+ * Whether the state the image was left in permits this opening: corrupt ones
+ * may only be read, else -EROFS.  (Dirty ones are repaired: open_repair().)
  */
 int header_check_policy(const char *name, const struct header *header,
     bool writable, struct error *error);

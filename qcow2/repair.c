@@ -39,6 +39,7 @@ look(struct repair *repair, const struct check_listener *listener)
 		.name = repair->name,
 		.listener = listener,
 		.error = repair->error,
+		.take_snapshots = repair->extent == REPAIR_ALL,
 		.fix_entries = repair->fix_entries,
 		.fix_copied = repair->fix_copied,
 	};
@@ -111,7 +112,7 @@ is_clean(const struct check_result *result)
 
 /* ---- one round ---- */
 
-/* All that was wrong with refcounts is right then. */
+/* All that was wrong with refcounts and snapshots is right then. */
 co_fn static int
 rebuild(struct repair *repair, bool *didp)
 {
@@ -123,7 +124,7 @@ rebuild(struct repair *repair, bool *didp)
 	if (err)
 		return err;
 	*didp = true;
-	repair->result->rebuilt = true;
+	repair->result->rebuilt |= repair_needs_rebuild(check);
 	repair->fix_copied = !is_hopeless && check->entry_faults == 0;
 	if (is_hopeless)
 		return 0;
@@ -166,6 +167,15 @@ may_fix_copied(const struct repair *repair)
 	    check->result.check_errors == 0;
 }
 
+/* Their table goes to another place, together with the refcounts. */
+static bool
+may_renew_snapshots(const struct repair *repair)
+{
+	return repair->extent == REPAIR_ALL &&
+	    repair->check.snapshot_faults > 0 &&
+	    !repair_is_hopeless(&repair->check);
+}
+
 /* Does what comes next, if there is anything. */
 co_fn static int
 act(struct repair *repair, bool *didp)
@@ -177,7 +187,7 @@ act(struct repair *repair, bool *didp)
 	*didp = had_fixed;
 	if (is_clean(&check->result))
 		return 0;
-	if (repair_needs_rebuild(check))
+	if (repair_needs_rebuild(check) || may_renew_snapshots(repair))
 		return repair->extent == REPAIR_ALL ? rebuild(repair, didp) :
 		    0;
 	if (repair->extent == REPAIR_ALL && !had_fixed &&

@@ -5,6 +5,7 @@
  *	repair.c		the order of steps
  *	repair_refcount.c	refcounts that are changed in their place
  *	repair_rebuild.c	refcounts that get a new place
+ *	repair_snapshots.c	a snapshot table that all can read
  */
 #ifndef QCOW2_REPAIR_INTERNAL_H
 #define QCOW2_REPAIR_INTERNAL_H
@@ -38,10 +39,18 @@ co_fn int repair_refcounts(struct check *check,
 bool repair_needs_rebuild(const struct check *check);
 
 /*
- * Writes refcounts and their table anew and switches to them; the old ones are
- * free then.  check has seen the whole file.  *hopelessp: faults are left, so
- * old refcounts that are higher were kept.
+ * Writes refcounts and their table anew, and also the snapshot table if it has
+ * faults and nothing else speaks against it; switches to them, and the old ones
+ * are free then.  check has seen the whole file.  *hopelessp: faults are left,
+ * so old refcounts that are higher were kept.
  */
 co_fn int repair_rebuild(struct check *check, bool *hopelessp);
+
+/*
+ * What the snapshot table of the file should be, which the caller free()s.
+ * -EFBIG if it is too long.
+ */
+co_fn int repair_snapshot_table(struct check *check, uint8_t **tablep,
+    size_t *bytesp);
 
 #endif

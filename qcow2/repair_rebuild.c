@@ -9,6 +9,7 @@
  * When they are stable one write to the header switches (O5).  The old ones
  * are counted by nobody, so with the switch they are free.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,9 @@ struct rebuild {
 	uint64_t table_cluster;
 	uint64_t next, end;		/* clusters to take from */
 	bool wrapped;			/* to the gaps of a device */
+	uint8_t *snapshots;		/* a new table, or NULL */
+	size_t snapshots_bytes;
+	uint64_t snapshots_cluster;
 };
 
 /* ---- whether ---- */
@@ -287,20 +291,64 @@ write_table(struct rebuild *rebuild)
 	    "the refcount table");
 }
 
+/* The two fields are neighbours: one write, in one sector. */
 co_fn static int
-switch_table(struct rebuild *rebuild)
+switch_tables(struct rebuild *rebuild)
 {
 	struct check *users = rebuild->users;
-	struct header_patch patch = header_patch_refcount_table(
+	struct header_patch refcounts = header_patch_refcount_table(
 	    rebuild->table_cluster << users->cluster_bits,
 	    (uint32_t)(rebuild->table_entries * ENTRY_BYTES >>
 	    users->cluster_bits));
+	struct header_patch snapshots = header_patch_snapshots(
+	    users->header.snapshot_count,
+	    rebuild->snapshots_cluster << users->cluster_bits);
+	uint8_t data[sizeof(refcounts.data) + sizeof(snapshots.data)];
+	size_t bytes = refcounts.bytes;
 	int err = check_sync(users);
 
+	assert(snapshots.offset == refcounts.offset + refcounts.bytes);
+	memcpy(data, refcounts.data, refcounts.bytes);
+	if (rebuild->snapshots) {
+		memcpy(data + bytes, snapshots.data, snapshots.bytes);
+		bytes += snapshots.bytes;
+	}
 	if (!err)
-		err = check_write(users, patch.data, patch.bytes,
-		    patch.offset, "the header");
+		err = check_write(users, data, bytes, refcounts.offset,
+		    "the header");
 	return err ? err : check_sync(users);
+}
+
+/* ---- the snapshot table ---- */
+
+co_fn static int
+place_snapshots(struct rebuild *rebuild)
+{
+	struct check *users = rebuild->users;
+	int err;
+
+	if (!users->without_snapshot_table)
+		return 0;
+	err = repair_snapshot_table(users, &rebuild->snapshots,
+	    &rebuild->snapshots_bytes);
+	if (err)
+		return err;
+	return take(rebuild, (rebuild->snapshots_bytes +
+	    users->cluster_bytes - 1) >> users->cluster_bits,
+	    &rebuild->snapshots_cluster);
+}
+
+co_fn static int
+write_snapshots(struct rebuild *rebuild)
+{
+	struct check *users = rebuild->users;
+
+	if (!rebuild->snapshots)
+		return 0;
+	return check_write(users, rebuild->snapshots,
+	    rebuild->snapshots_bytes,
+	    rebuild->snapshots_cluster << users->cluster_bits,
+	    "the snapshot table");
 }
 
 /* ---- all of it ---- */
@@ -324,14 +372,18 @@ build(struct rebuild *rebuild)
 	int err;
 
 	choose_place(rebuild);
-	err = place_table(rebuild);
+	err = place_snapshots(rebuild);
+	if (!err)
+		err = place_table(rebuild);
 	if (!err)
 		err = place_blocks(rebuild);
 	if (!err)
 		err = write_blocks(rebuild);
 	if (!err)
 		err = write_table(rebuild);
-	return err ? err : switch_table(rebuild);
+	if (!err)
+		err = write_snapshots(rebuild);
+	return err ? err : switch_tables(rebuild);
 }
 
 co_fn int
@@ -343,6 +395,9 @@ repair_rebuild(struct check *check, bool *hopelessp)
 		.name = check->name,
 		.error = check->error,
 		.without_refcounts = true,
+		.take_snapshots = true,
+		.without_snapshot_table = check->snapshot_faults > 0 &&
+		    !repair_is_hopeless(check),
 	};
 	struct rebuild rebuild = {.old = check, .users = &users};
 	int err;
@@ -361,6 +416,7 @@ repair_rebuild(struct check *check, bool *hopelessp)
 	}
 	if (!err)
 		*hopelessp = rebuild.keep;
+	free(rebuild.snapshots);
 	free(rebuild.table);
 	check_close(&users);
 	return err;

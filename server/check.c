@@ -5,12 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 #include "qcow2/image.h"
 #include "runtime/file.h"
 #include "runtime/file_holder.h"
@@ -59,23 +57,11 @@ is_repair(const struct check_call *call)
 /* ---- while it runs ---- */
 
 static void
-clear_progress(const struct check_call *call)
-{
-	if (call->show_progress)
-		fprintf(stderr, "\r\033[K");
-}
-
-static void
 progress(void *arg, uint64_t done, uint64_t total)
 {
 	struct check_call *call = arg;
-	unsigned percent = (unsigned)(done * 100 / total);
 
-	if (!call->show_progress || percent == call->percent)
-		return;
-	call->percent = percent;
-	fprintf(stderr, "\r%s: %u %%", is_repair(call) ?
-	    "checking and repairing" : "checking", percent);
+	progress_set(&call->progress, done, total);
 }
 
 /* Set by a signal: a repair ends between two writes. */
@@ -118,7 +104,7 @@ report(void *arg, enum check_finding kind, const char *line)
 	};
 	struct check_call *call = arg;
 
-	clear_progress(call);
+	progress_clear(&call->progress);
 	call->reported[kind]++;
 	fprintf(stderr, "%s: %s\n", names[kind], line);
 }
@@ -183,7 +169,7 @@ check_main(void *arg)
 	else
 		call->err = check_file_listen(file, call->path, &listener,
 		    &call->result, &call->error);
-	clear_progress(call);
+	progress_clear(&call->progress);
 	file_close(file);
 }
 
@@ -193,9 +179,7 @@ check_run(const struct command *command, int argc, char **argv)
 	struct check_options options = {
 		.format = IMAGE_QCOW2, .repair = CHECK_REPAIR_NOTHING,
 	};
-	struct check_call call = {
-		.show_progress = isatty(STDERR_FILENO), .percent = UINT_MAX,
-	};
+	struct check_call call = {0};
 	int first, exit_code;
 
 	exit_code = options_parse(command, argc, argv, &options, &first);
@@ -205,6 +189,8 @@ check_run(const struct command *command, int argc, char **argv)
 		return options_complain(command, "check takes one FILE");
 	call.path = argv[first];
 	call.repair = (enum check_repair)options.repair;
+	progress_begin(&call.progress, is_repair(&call) ?
+	    "checking and repairing" : "checking");
 	if (options.format == IMAGE_RAW) {
 		fprintf(stderr, "qnbd: %s is raw, so there is nothing in it "
 		    "that could be checked\n", call.path);

@@ -10,6 +10,7 @@
 #include "qcow2/check.h"
 #include "qcow2/repair.h"
 #include "runtime/error.h"
+#include "server/progress.h"
 
 enum check_repair {
 	CHECK_REPAIR_NOTHING = -1,
@@ -24,8 +25,7 @@ struct check_call {
 	struct repair_result repaired;	/* zeros if not */
 	struct error error;
 	int err;
-	bool show_progress;
-	unsigned percent;	/* that the progress line shows */
+	struct progress progress;
 	uint64_t reported[CHECK_ERROR + 1];
 };
 
