@@ -169,7 +169,7 @@ entry_bytes(struct check *check, uint32_t index, const uint8_t *entry,
 	    bytes_get16(entry + 12) + bytes_get16(entry + 14) + 7) & ~7ull;
 	if (extra_bytes <= SNAPSHOT_EXTRA_BYTES_MAX)
 		return 0;
-	if (!check->take_snapshots)
+	if (!check->for_repair)
 		return -EINVAL;
 	check->snapshot_faults++;
 	check_report_repairable(check, "entry %" PRIu32 " of the snapshot "

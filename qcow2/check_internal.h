@@ -78,7 +78,9 @@ struct check {
 	/* ---- for a repair ---- */
 	/* Count as if they had no place in the file. */
 	bool without_refcounts, without_snapshot_table;
-	bool take_snapshots;	/* also entries with too much extra data */
+	/* Take snapshots with too much extra data; do not count rooms that
+	 * entries will lose. */
+	bool for_repair;
 	uint64_t snapshot_faults; /* entries that a new table would not have */
 	bool fix_entries;	/* put L2 entries right that have one meaning */
 	bool fix_copied;	/* and C flags; these are not reported then */

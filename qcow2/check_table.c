@@ -37,8 +37,8 @@ fix_entry(struct walk *walk, unsigned index, uint64_t entry)
 	walk->check->fixed++;
 }
 
-/* A fault that can only be meant in one way; true if it is no more. */
-static bool
+/* A fault that can only be meant in one way. */
+static void
 judge_entry(struct walk *walk, unsigned index, uint64_t entry,
     const char *fault, uint64_t right_entry)
 {
@@ -49,7 +49,6 @@ judge_entry(struct walk *walk, unsigned index, uint64_t entry,
 	check->entry_faults++;
 	if (check->fix_entries)
 		fix_entry(walk, index, right_entry);
-	return check->fix_entries;
 }
 
 static const char *
@@ -114,7 +113,7 @@ walk_compressed(struct walk *walk, unsigned index, uint64_t entry,
 	check->result.fragmented_clusters++;
 }
 
-/* The room of a cluster is in no place for one: true if it is no more. */
+/* The room of a cluster is in no place for one: true if it is not counted. */
 static bool
 judge_unaligned(struct walk *walk, unsigned index, uint64_t entry,
     uint64_t subclusters)
@@ -123,12 +122,14 @@ judge_unaligned(struct walk *walk, unsigned index, uint64_t entry,
 	bool has_data = walk->step == 2 ? subclusters & UINT32_MAX :
 	    !(entry & ENTRY_ZERO) || walk->check->header.version < 3;
 
+	if (has_data || entry & ENTRY_L2_RESERVED) {
+		report_entry(walk, index, entry, fault);
+		return false;
+	}
 	/* There is nothing in the room, so nothing is lost with it. */
-	if (!has_data)
-		return judge_entry(walk, index, entry, fault,
-		    walk->step == 2 ? 0 : ENTRY_ZERO);
-	report_entry(walk, index, entry, fault);
-	return false;
+	judge_entry(walk, index, entry, fault,
+	    walk->step == 2 ? 0 : ENTRY_ZERO);
+	return walk->check->for_repair;
 }
 
 /* An uncompressed cluster that has room in the file. */

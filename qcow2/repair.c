@@ -22,6 +22,7 @@ struct repair {
 	struct error *error;
 	struct check check;		/* of this round */
 	bool fix_entries, fix_copied;	/* in the next one */
+	bool as_a_check;		/* the last one */
 	bool changed;			/* the file, by any round */
 };
 
@@ -39,7 +40,8 @@ look(struct repair *repair, const struct check_listener *listener)
 		.name = repair->name,
 		.listener = listener,
 		.error = repair->error,
-		.take_snapshots = repair->extent == REPAIR_ALL,
+		.for_repair = !repair->as_a_check &&
+		    repair->extent == REPAIR_ALL,
 		.fix_entries = repair->fix_entries,
 		.fix_copied = repair->fix_copied,
 	};
@@ -86,7 +88,7 @@ pass_stop(void *arg)
 	return listener->stop && listener->stop(listener->arg);
 }
 
-/* Says what is left after a repair. */
+/* What is left: a check says the same. */
 co_fn static int
 look_again(struct repair *repair)
 {
@@ -95,11 +97,13 @@ look_again(struct repair *repair)
 		.stop = pass_stop,
 	};
 
-	if (!repair->listener || !repair->listener->report)
-		return 0;
+	repair->as_a_check = true;
+	check_close(&repair->check);
+	if (!repair->changed || !repair->listener ||
+	    !repair->listener->report)
+		return look(repair, &repair->quiet);
 	/* It only hands on what it is told. */
 	memcpy(&listener.arg, &repair->listener, sizeof(listener.arg));
-	check_close(&repair->check);
 	return look(repair, &listener);
 }
 
@@ -273,7 +277,7 @@ repair_file(struct file *file, const char *name, enum repair_extent extent,
 
 	repair.quiet.report = NULL;
 	err = run_rounds(&repair);
-	if (!err && repair.changed && !is_clean(&repair.check.result))
+	if (!err && !is_clean(&repair.check.result))
 		err = look_again(&repair);
 	if (!err)
 		err = clear_bits(&repair);

@@ -395,7 +395,7 @@ repair_rebuild(struct check *check, bool *hopelessp)
 		.name = check->name,
 		.error = check->error,
 		.without_refcounts = true,
-		.take_snapshots = true,
+		.for_repair = true,
 		.without_snapshot_table = check->snapshot_faults > 0 &&
 		    !repair_is_hopeless(check),
 	};

@@ -4,7 +4,8 @@
  *
  * The check must find leaks at most; the image opens; every sector holds what
  * the oracle allows; up to 1 MiB is written and flushed, reads back, and
- * leaves all else as it was; after the closing the check is as good again.
+ * leaves all else as it was; after the closing the check is as good again, and
+ * of some states the leaks are repaired.
  * Autoclear bits are gone unless nothing else has changed (O7).
  */
 #ifndef TESTS_CRASH_TRIAL_H
