@@ -4,10 +4,6 @@
  * recorded disk.  Whatever a crash leaves of that, the next repair must end:
  * clean, every byte of the disk as it was, and fit to be written to.
  *
- * The damage is of the kinds that can be repaired: wrong refcounts and flags,
- * leaks, tables of refcounts that are lost, misplaced or shared, snapshots
- * without what version 3 has, the dirty and the corrupt bit.
- *
  * Guards against: refcounts that are lowered before their users have gone, a
  * new structure that is switched to before it is stable or that lies in
  * something else, bits that are cleared too early.
