@@ -51,8 +51,8 @@ check_read_blocks(struct check *check, uint64_t index, uint64_t end,
 	}
 	*countp = run_length(check, index, end);
 	return check_read(check, check->buffer,
-	    (size_t)*countp << check->cluster_bits, check_block_host(check, index),
-	    "a refcount block");
+	    (size_t)*countp << check->cluster_bits,
+	    check_block_host(check, index), "a refcount block");
 }
 
 /* ---- before ---- */
@@ -73,7 +73,8 @@ note_single(struct check *check, uint64_t first, const uint8_t *block)
 co_fn static int
 note_singles(struct check *check)
 {
-	uint64_t end = check_entries_up_to(check, check->single_clusters), count;
+	uint64_t end = check_entries_up_to(check, check->single_clusters);
+	uint64_t count;
 	int err;
 
 	for (uint64_t index = 0; index < end; index += count) {
@@ -86,7 +87,8 @@ note_singles(struct check *check)
 		if (err)
 			return err;
 		for (uint64_t i = 0; i < count; i++) {
-			uint64_t first = (index + i) * check_block_clusters(check);
+			uint64_t first = (index + i) *
+			    check_block_clusters(check);
 
 			if (first < check->single_clusters)
 				note_single(check, first, check->buffer +

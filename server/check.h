@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qnbd check: what its two parts share.
+ * qnbd check: what its two parts share, the work and the printing.
  */
 #ifndef SERVER_CHECK_H
 #define SERVER_CHECK_H

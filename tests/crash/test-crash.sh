@@ -209,7 +209,8 @@ try()
 	is_wanted "$2" || return 0
 	[ "$seeds" -gt 0 ] || seeds=1
 	for image in "${@:3}"; do
-		start "$2" "$image.qcow2" "$seed" "$seeds" 1 $sample_one_in
+		start "$2" "$image.qcow2" "$seed" "$seeds" 1 \
+		    "$sample_one_in"
 	done
 }
 

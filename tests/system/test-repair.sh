@@ -138,7 +138,8 @@ echo "snapshots:"
 # The first entry gets MORE or fewer bytes of extra data, those behind it move.
 more_extra='old = get32(snapshots + 36); at = snapshots + 40 + old
 table = data[snapshots:at + min(more, 0)] + bytes(max(more, 0)) + data[at:]
-data[snapshots:snapshots + 8192] = table[:8192]; put32(snapshots + 36, old + more)'
+data[snapshots:snapshots + 8192] = table[:8192]
+put32(snapshots + 36, old + more)'
 for more in -16 1976; do
 	damaged snapshot 05 "more = $more; $more_extra"
 	qemu-img check -q snapshot.qcow2 2>err &&
