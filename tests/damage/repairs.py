@@ -46,7 +46,8 @@ def is_still_corrupt(case):
 def is_no_image(case):
     """Neither the check nor the repair can begin; damage.py compares what is
     said to that."""
-    return case.ours[0] == 1 and not case.ours[1]
+    return case.ours[0] == 1 and not case.ours[1] and \
+        case.ours[2].startswith("qnbd: ")
 
 
 def is_no_image_for_qemu(case):
@@ -132,6 +133,8 @@ class Case:
 
 def judge(case):
     """None, a difference, or what is wrong."""
+    if case.ours[0] not in (0, 1, 2, 3):
+        return f"it ended with {case.ours[0]}"
     found = case.verdict()
     if found and not callable(found):
         return found

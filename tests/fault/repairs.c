@@ -5,7 +5,8 @@
  * Images are damaged as seeds say and repaired; each operation on the disk
  * fails once, with each error and in each way of being short or interrupted,
  * and each allocation fails once.  An error is told as it is, and the next
- * repair ends what was begun; what is tried again leads to the same image.
+ * repair ends what was begun; what is tried again leads to the same image.  And
+ * it is interrupted at each place where it may be.
  *
  * Guards against: a repair that calls an image sound though a write failed,
  * half a repair that the next one cannot end, memory that is not given back.
@@ -43,6 +44,8 @@ struct attempt {
 	unsigned kind;		/* 0: of allocations */
 	uint64_t nth;		/* 0: none fails */
 	int result;
+	uint64_t asked;		/* whether to stop, */
+	uint64_t stop_at;	/* and when the answer is yes; 0: never */
 	/* What came of it. */
 	int err;
 	uint64_t hash;
@@ -72,9 +75,20 @@ expect_repairable(struct file *file)
 	ck_assert_uint_eq(result.left.leaks, 0);
 }
 
+static bool
+stop(void *arg)
+{
+	struct attempt *attempt = arg;
+
+	return ++attempt->asked == attempt->stop_at;
+}
+
 static void
 try_repair(struct attempt *attempt)
 {
+	const struct check_listener listener = {
+		.stop = stop, .arg = attempt,
+	};
 	struct repair_result result = {.leaks_fixed = UINT64_MAX};
 	struct error error = {0};
 	uint64_t failed;
@@ -88,8 +102,8 @@ try_repair(struct attempt *attempt)
 		});
 	file_sim_plain();
 	allocator_begin(attempt->kind ? 0 : attempt->nth, false);
-	attempt->err = repair_file(file, "disk", REPAIR_ALL, NULL, &result,
-	    &error);
+	attempt->err = repair_file(file, "disk", REPAIR_ALL, &listener,
+	    &result, &error);
 	attempt->allocations = allocator_end(&failed);
 	for (unsigned bit = 1; bit <= FILE_SIM_ANY; bit *= 2)
 		attempt->counts[bit] = file_sim_count(file, bit);
@@ -143,6 +157,19 @@ try_transients(const struct attempt *whole, unsigned kind)
 }
 
 static void
+try_interruptions(const struct attempt *whole)
+{
+	for (uint64_t nth = 1; nth <= whole->asked; nth++) {
+		struct attempt attempt = {
+			.damaged = whole->damaged, .stop_at = nth,
+		};
+
+		try_repair(&attempt);
+		ck_assert_int_eq(attempt.err, -EINTR);
+	}
+}
+
+static void
 try_all(struct file *damaged, const char *text)
 {
 	struct attempt whole = {.damaged = damaged};
@@ -154,6 +181,7 @@ try_all(struct file *damaged, const char *text)
 	try_errors(&whole, FILE_SIM_WRITE, -ENOSPC);
 	try_errors(&whole, FILE_SIM_SYNC, -EIO);
 	try_errors(&whole, 0, -ENOMEM);
+	try_interruptions(&whole);
 	try_transients(&whole, FILE_SIM_READ);
 	try_transients(&whole, FILE_SIM_WRITE);
 	try_transients(&whole, FILE_SIM_SYNC);
