@@ -396,7 +396,6 @@ check_close(struct check *check)
 	header_free(&check->header);
 	free(check->snapshots);
 	free(check->refcount_table);
-	free(check->past_end);
 	free(check->single);
 	free(check->own_tables);
 	free(check->l2_tables);

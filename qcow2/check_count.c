@@ -30,8 +30,6 @@ check_counts_init(struct check *check)
 	check->count_end = order <= 3 ? UINT8_MAX : check->count_max;
 	check->counts = calloc(clusters, check->count_bytes);
 	check->counts_clusters = clusters;
-	check->past_end = calloc(CHECK_CLUSTERS_PAST_END / 64,
-	    sizeof(uint64_t));
 	check->tables = calloc(words, sizeof(uint64_t));
 	check->l2_tables = calloc(words, sizeof(uint64_t));
 	check->own_tables = calloc(words, sizeof(uint64_t));
@@ -40,7 +38,7 @@ check_counts_init(struct check *check)
 	check->single = calloc(check->single_clusters / 64 + 1,
 	    sizeof(uint64_t));
 	if (!check->counts || !check->tables || !check->l2_tables ||
-	    !check->own_tables || !check->single || !check->past_end)
+	    !check->own_tables || !check->single)
 		return error_set(check->error, -ENOMEM, "%s: no memory to "
 		    "count the users of %" PRIu64 " clusters", check->name,
 		    check->file_clusters);
@@ -90,21 +88,6 @@ mark_cluster(struct check *check, uint64_t cluster, enum check_use use)
 	}
 }
 
-/* A repair puts nothing where something points. */
-static void
-note_past_end(struct check *check, uint64_t host, uint64_t bytes)
-{
-	uint64_t end = check->file_clusters + CHECK_CLUSTERS_PAST_END;
-	uint64_t cluster = host >> check->cluster_bits;
-	uint64_t last = bytes > UINT64_MAX - host ? UINT64_MAX :
-	    (host + bytes - 1) >> check->cluster_bits;
-
-	if (cluster < check->file_clusters)
-		cluster = check->file_clusters;
-	for (; cluster <= last && cluster < end; cluster++)
-		check_set_bit(check->past_end, cluster - check->file_clusters);
-}
-
 const char *
 check_mark(struct check *check, uint64_t host, uint64_t bytes,
     enum check_use use)
@@ -116,7 +99,7 @@ check_mark(struct check *check, uint64_t host, uint64_t bytes,
 	/* The last cluster may be there in part. */
 	if (host >= check->file_bytes + check->cluster_bytes ||
 	    bytes >= check->file_bytes + check->cluster_bytes - host) {
-		note_past_end(check, host, bytes);
+		check->points_past_end = true;
 		return "lies past the end of the file";
 	}
 	for (uint64_t cluster = host >> check->cluster_bits;

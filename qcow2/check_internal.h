@@ -89,8 +89,7 @@ struct check {
 	uint64_t repairable;	/* of the corruptions */
 	uint64_t entry_faults;	/* what fix_entries would put right, */
 	uint64_t copied_faults;	/* and fix_copied */
-	/* Bit: something points to a cluster so far behind the last one. */
-	uint64_t *past_end;
+	bool points_past_end;	/* some user does */
 };
 
 enum check_use {

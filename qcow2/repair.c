@@ -123,11 +123,10 @@ rebuild(struct repair *repair, bool *didp)
 	struct check *check = &repair->check;
 	uint64_t others = check->copied_faults + check->entry_faults;
 	bool is_hopeless;
-	int err = repair_rebuild(check, &is_hopeless);
+	int err = repair_rebuild(check, didp, &is_hopeless);
 
-	if (err)
+	if (err || !*didp)
 		return err;
-	*didp = true;
 	repair->result->rebuilt |= repair_needs_rebuild(check);
 	repair->fix_copied = !is_hopeless && check->entry_faults == 0;
 	if (is_hopeless)

@@ -41,10 +41,11 @@ bool repair_needs_rebuild(const struct check *check);
 /*
  * Writes refcounts and their table anew, and also the snapshot table if it has
  * faults and nothing else speaks against it; switches to them, and the old ones
- * are free then.  check has seen the whole file.  *hopelessp: faults are left,
- * so old refcounts that are higher were kept.
+ * are free then.  check has seen the whole file.  *didp stays as it is if an
+ * entry points past the end, so that nothing was done; *hopelessp: faults are
+ * left, so old refcounts that are higher were kept.
  */
-co_fn int repair_rebuild(struct check *check, bool *hopelessp);
+co_fn int repair_rebuild(struct check *check, bool *didp, bool *hopelessp);
 
 /*
  * What the snapshot table of the file should be, which the caller free()s.

@@ -4,8 +4,10 @@
  *
  * Users are counted once more, as if there were no refcounts, since a bad
  * table of them marks clusters of others as its own.  The new table and its
- * blocks go where nobody has anything and nothing points to: behind the end of
- * a file, behind the last cluster in use of a device, or else into its gaps.
+ * blocks go where nobody has anything: behind the end of a file, behind the
+ * last cluster in use of a device, or else into its gaps.  If an entry points
+ * past the end of the file it must not grow, since what is lost there would
+ * then read as zeros, or as refcounts.
  * When they are stable one write to the header switches (O5).  The old ones
  * are counted by nobody, so with the switch they are free.
  */
@@ -95,9 +97,7 @@ is_free(const struct rebuild *rebuild, uint64_t cluster)
 
 	if (cluster < users->counts_clusters && check_count(users, cluster))
 		return false;
-	if (cluster < old->file_clusters)
-		return !check_count(old, cluster);
-	return !check_bit(users->past_end, cluster - users->file_clusters);
+	return cluster >= old->file_clusters || !check_count(old, cluster);
 }
 
 /* Where next clusters are to be looked for; false: nowhere. */
@@ -150,9 +150,6 @@ guess_entries(const struct rebuild *rebuild)
 	uint64_t clusters = rebuild->next + 1;
 	uint64_t blocks = clusters / block_clusters + 1;
 
-	for (unsigned i = 0; i < CHECK_CLUSTERS_PAST_END / 64; i++)
-		clusters += (unsigned)__builtin_popcountll(
-		    users->past_end[i]);
 	clusters += 2 * blocks + 64 +
 	    2 * (blocks * ENTRY_BYTES >> users->cluster_bits);
 	return clusters / block_clusters + 1;
@@ -387,7 +384,7 @@ build(struct rebuild *rebuild)
 }
 
 co_fn int
-repair_rebuild(struct check *check, bool *hopelessp)
+repair_rebuild(struct check *check, bool *didp, bool *hopelessp)
 {
 	struct check_listener quiet = {0};
 	struct check users = {
@@ -410,9 +407,10 @@ repair_rebuild(struct check *check, bool *hopelessp)
 	err = check_open(&users);
 	if (!err)
 		err = check_count_users(&users);
-	if (!err) {
-		rebuild.keep = repair_is_hopeless(&users);
+	rebuild.keep = repair_is_hopeless(&users);
+	if (!err && !users.points_past_end) {
 		err = build(&rebuild);
+		*didp = !err;
 	}
 	if (!err)
 		*hopelessp = rebuild.keep;

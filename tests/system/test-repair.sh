@@ -166,6 +166,18 @@ expect_text "$tmp/out" 'they are kept while it is corrupt'
 expect_text "$tmp/err" '^corrupt: entry 1 of the L2 table'
 cmp lost.qcow2 before.qcow2 || fail "it was written to, and to no end"
 
+# New refcounts, but old ones that are higher are kept.
+damaged kept 10 'put(l2 + 8, get(l2 + 8) | 1 << 60); put(reftable + 8, 0)
+put16(block + 2 * 40, 7)'
+expect_status 2 "$QNBD" check --repair all kept.qcow2
+expect_text "$tmp/out" 'have been written anew$'
+expect_text "$tmp/err" 'after the repair, cluster 40 at 0x5000 has refcount 7'
+# An entry points past the end, where new refcounts would go.
+damaged beyond 10 'put(l2 + 8 * 20, COPIED | len(data)); put(reftable + 8, 0)'
+cp beyond.qcow2 before.qcow2
+expect_status 2 "$QNBD" check --repair all beyond.qcow2
+cmp beyond.qcow2 before.qcow2 || fail "what is lost reads as zeros now"
+
 echo "what others hold, or cannot be:"
 start_qnbd seeds/10-512.qcow2
 expect_status 75 "$QNBD" check --repair all seeds/10-512.qcow2
@@ -228,4 +240,4 @@ expect_status 0 "$QNBD" check --repair leaks autoclear.qcow2
 
 echo "damage:"
 python3 -B "$top/tests/damage/repairs.py" "$QNBD" "${QNBD_SEED:-1}" \
-    "${QNBD_REPAIRS:-150}" seeds/*.qcow2
+    "${QNBD_REPAIRS:-100}" seeds/*.qcow2
