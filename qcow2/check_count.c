@@ -99,7 +99,8 @@ check_mark(struct check *check, uint64_t host, uint64_t bytes,
 	/* The last cluster may be there in part. */
 	if (host >= check->file_bytes + check->cluster_bytes ||
 	    bytes >= check->file_bytes + check->cluster_bytes - host) {
-		check->points_past_end = true;
+		check->points_past_end |= host >> check->cluster_bits <
+		    check->file_clusters + CHECK_CLUSTERS_PAST_END;
 		return "lies past the end of the file";
 	}
 	for (uint64_t cluster = host >> check->cluster_bits;

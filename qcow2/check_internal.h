@@ -24,7 +24,8 @@
 /* What is read at once, at most; a cluster fits in. */
 #define CHECK_READ_BYTES_MAX (4u * 1024 * 1024)
 
-/* How far behind the end of the file refcounts are looked at. */
+/* How far behind the end of the file refcounts are looked at, and a repair
+ * may put new ones. */
 #define CHECK_CLUSTERS_PAST_END (1u << 20)
 
 /* An L1 table: the disk's, or that of a snapshot. */
@@ -89,7 +90,7 @@ struct check {
 	uint64_t repairable;	/* of the corruptions */
 	uint64_t entry_faults;	/* what fix_entries would put right, */
 	uint64_t copied_faults;	/* and fix_copied */
-	bool points_past_end;	/* some user does */
+	bool points_past_end;	/* some user, to where a file might grow */
 };
 
 enum check_use {
