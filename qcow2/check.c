@@ -23,8 +23,11 @@ co_fn int
 check_read(struct check *check, void *data, size_t bytes, uint64_t host,
     const char *what)
 {
-	int err = file_pread(check->file, data, bytes, host);
+	int err = check_stop(check);
 
+	if (err)
+		return err;
+	err = file_pread(check->file, data, bytes, host);
 	if (!err)
 		return 0;
 	return error_set(check->error, err, "cannot read %s of %s at 0x%"
@@ -155,27 +158,49 @@ load_header(struct check *check)
 
 /* ---- snapshots ---- */
 
+/* One with more extra data than anybody takes is for a repair only. */
+static int
+entry_bytes(struct check *check, uint32_t index, const uint8_t *entry,
+    uint64_t *bytesp)
+{
+	uint32_t extra_bytes = bytes_get32(entry + 36);
+
+	*bytesp = ((uint64_t)SNAPSHOT_HEAD_BYTES + extra_bytes +
+	    bytes_get16(entry + 12) + bytes_get16(entry + 14) + 7) & ~7ull;
+	if (extra_bytes <= SNAPSHOT_EXTRA_BYTES_MAX)
+		return 0;
+	if (!check->for_repair)
+		return -EINVAL;
+	check->snapshot_faults++;
+	check_report_repairable(check, "entry %" PRIu32 " of the snapshot "
+	    "table has %" PRIu32 " bytes of extra data", index, extra_bytes);
+	return 0;
+}
+
 /* Takes the next entry of the table; only where its L1 table is matters. */
 co_fn static int
 load_snapshot(struct check *check, struct window *window, uint32_t index)
 {
 	struct check_l1 *snapshot = &check->snapshots[index];
 	const void *entry;
-	size_t bytes;
+	uint64_t bytes;
 	int err;
 
 	err = window_peek(window, SNAPSHOT_HEAD_BYTES, &entry);
 	if (!err)
-		err = snapshot_entry_bytes(entry, &bytes);
+		err = entry_bytes(check, index, entry, &bytes);
 	if (err)
 		return err;
 	snapshot->offset = bytes_get64(entry);
 	snapshot->entries = bytes_get32((const uint8_t *)entry + 8);
 	if (check->header.version >= 3 &&
-	    bytes_get32((const uint8_t *)entry + 36) < SNAPSHOT_EXTRA_V3_BYTES)
-		check_report(check, CHECK_CORRUPTION, "entry %" PRIu32 " of "
-		    "the snapshot table is incomplete", index);
-	return window_take(window, bytes, &entry);
+	    bytes_get32((const uint8_t *)entry + 36) <
+	    SNAPSHOT_EXTRA_V3_BYTES) {
+		check->snapshot_faults++;
+		check_report_repairable(check, "entry %" PRIu32 " of the "
+		    "snapshot table is incomplete", index);
+	}
+	return window_skip(window, bytes);
 }
 
 /* Marks the L1 table; one that cannot be is forgotten. */
@@ -221,8 +246,9 @@ load_snapshots(struct check *check)
 	window_close(&window);
 	if (err)
 		goto explain;
-	check_mark_table(check, header->snapshots_offset,
-	    offset - header->snapshots_offset, "the snapshot table");
+	if (!check->without_snapshot_table)
+		check_mark_table(check, header->snapshots_offset,
+		    offset - header->snapshots_offset, "the snapshot table");
 	for (uint32_t i = 0; i < check->snapshot_count; i++)
 		mark_snapshot(check, i, &check->snapshots[i]);
 	return 0;
@@ -324,7 +350,9 @@ mark_tables(struct check *check)
 		check->total += check->snapshots[i].entries;
 	if (!err)
 		err = mark_bitmaps(check);
-	return err ? err : check_load_refcounts(check);
+	if (err || check->without_refcounts)
+		return err;
+	return check_load_refcounts(check);
 }
 
 co_fn static int
@@ -346,8 +374,24 @@ walk_disks(struct check *check)
 	return err;
 }
 
-static void
-free_check(struct check *check)
+co_fn int
+check_open(struct check *check)
+{
+	int err = load_header(check);
+
+	return err ? err : check_counts_init(check);
+}
+
+co_fn int
+check_count_users(struct check *check)
+{
+	int err = mark_tables(check);
+
+	return err ? err : walk_disks(check);
+}
+
+void
+check_close(struct check *check)
 {
 	header_free(&check->header);
 	free(check->snapshots);
@@ -373,18 +417,14 @@ check_file_listen(struct file *file, const char *name,
 	};
 	int err;
 
-	err = load_header(&check);
+	err = check_open(&check);
 	if (!err)
-		err = check_counts_init(&check);
-	if (!err)
-		err = mark_tables(&check);
-	if (!err)
-		err = walk_disks(&check);
+		err = check_count_users(&check);
 	if (!err)
 		err = check_compare_refcounts(&check);
 	if (!err)
 		*result = check.result;
-	free_check(&check);
+	check_close(&check);
 	return err;
 }
 

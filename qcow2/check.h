@@ -23,6 +23,7 @@
 #ifndef QCOW2_CHECK_H
 #define QCOW2_CHECK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "runtime/co.h"
 #include "runtime/error.h"
@@ -50,12 +51,15 @@ enum check_finding {
 	CHECK_ERROR,
 };
 
-/* Who wants to hear more than numbers; both may be NULL.  Neither suspends. */
+/* Who wants to hear more than numbers; each may be NULL.  None suspends. */
 struct check_listener {
 	/* One line about each finding, until CHECK_REPORTS_MAX of a kind. */
 	void (*report)(void *arg, enum check_finding kind, const char *line);
 	/* Called often: how many of total steps are done, total of them > 0. */
 	void (*progress)(void *arg, uint64_t done, uint64_t total);
+	/* Whether to give up: asked before each thing that is read or written;
+	 * the call then ends with -EINTR.  May be NULL, too. */
+	bool (*stop)(void *arg);
 	void *arg;
 };
 
@@ -65,7 +69,7 @@ struct check_listener {
  * Checks file, which messages call name.  0 if the check ran to its end,
  * whatever it found; -ENOTSUP for what cannot be checked (features, limits),
  * -EINVAL if the header or the snapshot table is too damaged to begin with,
- * -EIO, -ENOMEM: then *error says more, and *result is untouched.
+ * -EIO, -ENOMEM, -EINTR: then *error says more, and *result is untouched.
  */
 co_fn int check_file(struct file *file, const char *name,
     struct check_result *result, struct error *error);

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "qcow2/check_internal.h"
 
 int
@@ -26,7 +27,9 @@ check_counts_init(struct check *check)
 		    check->cluster_bytes, CHECK_CLUSTERS_MAX);
 	check->count_bytes = order <= 3 ? 1 : order == 4 ? 2 : 4;
 	check->count_max = max < UINT32_MAX ? (uint32_t)max : UINT32_MAX;
+	check->count_end = order <= 3 ? UINT8_MAX : check->count_max;
 	check->counts = calloc(clusters, check->count_bytes);
+	check->counts_clusters = clusters;
 	check->tables = calloc(words, sizeof(uint64_t));
 	check->l2_tables = calloc(words, sizeof(uint64_t));
 	check->own_tables = calloc(words, sizeof(uint64_t));
@@ -42,6 +45,24 @@ check_counts_init(struct check *check)
 	return 0;
 }
 
+int
+check_counts_extend(struct check *check, uint64_t clusters)
+{
+	uint64_t old = check->counts_clusters;
+	uint8_t *counts;
+
+	if (clusters <= old)
+		return 0;
+	counts = realloc(check->counts, clusters * check->count_bytes);
+	if (!counts)
+		return -ENOMEM;
+	memset(counts + old * check->count_bytes, 0,
+	    (clusters - old) * check->count_bytes);
+	check->counts = counts;
+	check->counts_clusters = clusters;
+	return 0;
+}
+
 static const char *
 mark_cluster(struct check *check, uint64_t cluster, enum check_use use)
 {
@@ -49,9 +70,10 @@ mark_cluster(struct check *check, uint64_t cluster, enum check_use use)
 	bool in_table = check_bit(check->tables, cluster);
 	bool in_l2 = check_bit(check->l2_tables, cluster);
 
-	if (count == check->count_max)
+	if (count < check->count_end)
+		check_count_up(check, cluster);
+	if (count >= check->count_max)
 		return "has more users than its refcount can tell";
-	check_count_up(check, cluster);
 	switch (use) {
 	case CHECK_TABLE:
 		check_set_bit(check->tables, cluster);
@@ -76,8 +98,11 @@ check_mark(struct check *check, uint64_t host, uint64_t bytes,
 		return NULL;
 	/* The last cluster may be there in part. */
 	if (host >= check->file_bytes + check->cluster_bytes ||
-	    bytes >= check->file_bytes + check->cluster_bytes - host)
+	    bytes >= check->file_bytes + check->cluster_bytes - host) {
+		check->points_past_end |= host >> check->cluster_bits <
+		    check->file_clusters + CHECK_CLUSTERS_PAST_END;
 		return "lies past the end of the file";
+	}
 	for (uint64_t cluster = host >> check->cluster_bits;
 	    cluster <= (host + bytes - 1) >> check->cluster_bits; cluster++) {
 		const char *found = mark_cluster(check, cluster, use);
@@ -121,6 +146,17 @@ check_report(struct check *check, enum check_finding kind,
 	vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);
 	listener->report(listener->arg, kind, line);
+}
+
+int
+check_stop(struct check *check)
+{
+	const struct check_listener *listener = check->listener;
+
+	if (!listener || !listener->stop || !listener->stop(listener->arg))
+		return 0;
+	return error_set(check->error, -EINTR, "%s: interrupted",
+	    check->name);
 }
 
 void

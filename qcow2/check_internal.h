@@ -6,6 +6,7 @@
  *	check_count.c	the counts, and what may share a cluster
  *	check_table.c	L1 tables, L2 tables, the clusters of disks
  *	check_refcount.c	refcounts of the file, against the counts
+ *	check_write.c	writing, for a repair
  *
  * Tables that belong to one user (header, L1 tables, refcount blocks, ...) are
  * all marked before the first L2 table, and an L2 table before what it maps.
@@ -23,7 +24,8 @@
 /* What is read at once, at most; a cluster fits in. */
 #define CHECK_READ_BYTES_MAX (4u * 1024 * 1024)
 
-/* How far behind the end of the file refcounts are looked at. */
+/* How far behind the end of the file refcounts are looked at, and a repair
+ * may put new ones. */
 #define CHECK_CLUSTERS_PAST_END (1u << 20)
 
 /* An L1 table: the disk's, or that of a snapshot. */
@@ -58,8 +60,10 @@ struct check {
 	 * one and end in the next.
 	 */
 	void *counts;
+	uint64_t counts_clusters;
 	unsigned count_bytes;	/* of one: 1, 2 or 4 */
 	uint32_t count_max;	/* past it, the file could not say it */
+	uint32_t count_end;	/* no count goes past it */
 	uint64_t *tables;	/* bit: in use as a table of one user */
 	uint64_t *l2_tables;	/* bit: in use as an L2 table */
 	uint64_t *own_tables;	/* bit: the same, of the L1 table at work */
@@ -71,6 +75,22 @@ struct check {
 	uint32_t snapshot_count;
 	uint64_t *refcount_table;
 	uint64_t refcount_table_entries;
+
+	/* ---- for a repair ---- */
+	/* Count as if they had no place in the file. */
+	bool without_refcounts, without_snapshot_table;
+	/* Take snapshots with too much extra data; do not count rooms that
+	 * entries will lose. */
+	bool for_repair;
+	uint64_t snapshot_faults; /* entries that a new table would not have */
+	bool fix_entries;	/* put L2 entries right that have one meaning */
+	bool fix_copied;	/* and C flags; these are not reported then */
+	uint64_t fixed;		/* entries that were put right */
+	bool has_written;
+	uint64_t repairable;	/* of the corruptions */
+	uint64_t entry_faults;	/* what fix_entries would put right, */
+	uint64_t copied_faults;	/* and fix_copied */
+	bool points_past_end;	/* some user, to where a file might grow */
 };
 
 enum check_use {
@@ -125,8 +145,47 @@ check_count_up(struct check *check, uint64_t cluster)
 	}
 }
 
+/* How many users the file should tell of. */
+static inline uint32_t
+check_users(const struct check *check, uint64_t cluster)
+{
+	uint32_t count = check_count(check, cluster);
+
+	return count < check->count_max ? count : check->count_max;
+}
+
+/* Clusters that one refcount block tells of. */
+static inline uint64_t
+check_block_clusters(const struct check *check)
+{
+	return (uint64_t)check->cluster_bytes * 8 >>
+	    check->header.refcount_order;
+}
+
+/* ---- the steps, in their order ---- */
+
+/*
+ * Reads the header and makes room.  The caller has set the file, its name, the
+ * listener, where errors go, and what to fix; all else is zeros.  Errors as
+ * check_file()'s; check_close() in any case.
+ */
+co_fn int check_open(struct check *check);
+
+/* Counts who uses what. */
+co_fn int check_count_users(struct check *check);
+
+/* Holds the refcounts of the file against the counts. */
+co_fn int check_compare_refcounts(struct check *check);
+
+void check_close(struct check *check);
+
+/* ---- what they are made of ---- */
+
 /* Makes room for the counts.  -ENOTSUP over the limit, -ENOMEM. */
 int check_counts_init(struct check *check);
+
+/* Makes room for so many counts, of which some are there.  -ENOMEM. */
+int check_counts_extend(struct check *check, uint64_t clusters);
 
 /*
  * Counts one more user of each cluster that bytes at host touch.  What is
@@ -146,9 +205,26 @@ void check_report(struct check *check, enum check_finding kind,
 /* Tells the listener that so many more steps are done. */
 void check_advance(struct check *check, uint64_t steps);
 
+/* Counts a corruption that a repair ends, and tells the listener. */
+#define check_report_repairable(check, ...) do { \
+	(check)->repairable++; \
+	check_report(check, CHECK_CORRUPTION, __VA_ARGS__); \
+} while (0)
+
+/* -EINTR, said in check->error, if the listener wants no more. */
+int check_stop(struct check *check);
+
 /* Reads, zeros past the end; says in check->error why it cannot. */
 co_fn int check_read(struct check *check, void *data, size_t bytes,
     uint64_t host, const char *what);
+
+/*
+ * The same for writing, of which there is none but for a repair.  Before the
+ * first write autoclear bits that mean nothing here are gone (O7).
+ */
+co_fn int check_write(struct check *check, const void *data, size_t bytes,
+    uint64_t host, const char *what);
+co_fn int check_sync(struct check *check);
 
 /* Reads a table of 8-byte entries into the machine's order; free() it. */
 co_fn int check_load_table(struct check *check, uint64_t host,
@@ -166,7 +242,17 @@ co_fn int check_load_refcounts(struct check *check);
  */
 bool check_copied_is_right(const struct check *check, uint64_t entry);
 
-/* Holds the refcounts of the file against the counts. */
-co_fn int check_compare_refcounts(struct check *check);
+/* Entries of the refcount table up to the one that tells of that cluster. */
+uint64_t check_entries_up_to(const struct check *check, uint64_t cluster);
+
+/* Where the block of an entry is; 0 if it cannot be read, so all are 0. */
+uint64_t check_block_host(const struct check *check, uint64_t index);
+
+/*
+ * Reads into the buffer the blocks from index to before end that are read in
+ * one go, at least one.
+ */
+co_fn int check_read_blocks(struct check *check, uint64_t index, uint64_t end,
+    uint64_t *countp);
 
 #endif

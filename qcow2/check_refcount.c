@@ -8,26 +8,17 @@
 #include <string.h>
 #include "qcow2/check_internal.h"
 
-static uint64_t
-block_clusters(const struct check *check)
+uint64_t
+check_entries_up_to(const struct check *check, uint64_t cluster)
 {
-	return (uint64_t)check->cluster_bytes * 8 >>
-	    check->header.refcount_order;
-}
-
-/* Entries that tell of the clusters up to that one, and of it. */
-static uint64_t
-entries_up_to(const struct check *check, uint64_t cluster)
-{
-	uint64_t entries = cluster / block_clusters(check) + 1;
+	uint64_t entries = cluster / check_block_clusters(check) + 1;
 
 	return entries < check->refcount_table_entries ? entries :
 	    check->refcount_table_entries;
 }
 
-/* Where the block of an entry is; 0 if it cannot be read, so all are 0. */
-static uint64_t
-block_host(const struct check *check, uint64_t index)
+uint64_t
+check_block_host(const struct check *check, uint64_t index)
 {
 	uint64_t host = entry_refcount_block(check->refcount_table[index]);
 
@@ -41,27 +32,27 @@ static uint64_t
 run_length(const struct check *check, uint64_t index, uint64_t end)
 {
 	uint64_t max = check->buffer_bytes >> check->cluster_bits;
-	uint64_t host = block_host(check, index), count = 1;
+	uint64_t host = check_block_host(check, index), count = 1;
 
-	while (index + count < end && count < max && block_host(check,
+	while (index + count < end && count < max && check_block_host(check,
 	    index + count) == host + (count << check->cluster_bits))
 		count++;
 	return count;
 }
 
-/* Reads the blocks from index on that are read in one go. */
-co_fn static int
-read_run(struct check *check, uint64_t index, uint64_t end, uint64_t *countp)
+co_fn int
+check_read_blocks(struct check *check, uint64_t index, uint64_t end,
+    uint64_t *countp)
 {
-	if (!block_host(check, index)) {
+	if (!check_block_host(check, index)) {
 		memset(check->buffer, 0, check->cluster_bytes);
 		*countp = 1;
 		return 0;
 	}
 	*countp = run_length(check, index, end);
 	return check_read(check, check->buffer,
-	    (size_t)*countp << check->cluster_bits, block_host(check, index),
-	    "a refcount block");
+	    (size_t)*countp << check->cluster_bits,
+	    check_block_host(check, index), "a refcount block");
 }
 
 /* ---- before ---- */
@@ -72,8 +63,8 @@ note_single(struct check *check, uint64_t first, const uint8_t *block)
 	unsigned order = check->header.refcount_order;
 	uint64_t count = check->single_clusters - first;
 
-	if (count > block_clusters(check))
-		count = block_clusters(check);
+	if (count > check_block_clusters(check))
+		count = check_block_clusters(check);
 	for (uint64_t i = 0; i < count; i++)
 		if (entry_refcount_get(block, order, i) == 1)
 			check_set_bit(check->single, first + i);
@@ -82,20 +73,22 @@ note_single(struct check *check, uint64_t first, const uint8_t *block)
 co_fn static int
 note_singles(struct check *check)
 {
-	uint64_t end = entries_up_to(check, check->single_clusters), count;
+	uint64_t end = check_entries_up_to(check, check->single_clusters);
+	uint64_t count;
 	int err;
 
 	for (uint64_t index = 0; index < end; index += count) {
 		count = 1;
-		if (!block_host(check, index)) {
+		if (!check_block_host(check, index)) {
 			check_advance(check, count);
 			continue;
 		}
-		err = read_run(check, index, end, &count);
+		err = check_read_blocks(check, index, end, &count);
 		if (err)
 			return err;
 		for (uint64_t i = 0; i < count; i++) {
-			uint64_t first = (index + i) * block_clusters(check);
+			uint64_t first = (index + i) *
+			    check_block_clusters(check);
 
 			if (first < check->single_clusters)
 				note_single(check, first, check->buffer +
@@ -110,10 +103,12 @@ bool
 check_copied_is_right(const struct check *check, uint64_t entry)
 {
 	uint64_t cluster = entry_host(entry) >> check->cluster_bits;
-	uint64_t index = cluster / block_clusters(check);
+	uint64_t index = cluster / check_block_clusters(check);
 	bool single = cluster < check->single_clusters &&
 	    check_bit(check->single, cluster);
 
+	if (check->without_refcounts)
+		return true;
 	if (single == entry_copied(entry))
 		return true;
 	return index < check->refcount_table_entries &&
@@ -136,7 +131,7 @@ judge_block(struct check *check, uint64_t index)
 		fault = check_mark(check, host, check->cluster_bytes,
 		    CHECK_TABLE);
 	if (fault)
-		check_report(check, CHECK_CORRUPTION, "entry %" PRIu64
+		check_report_repairable(check, "entry %" PRIu64
 		    " of the refcount table (0x%016" PRIx64 ") %s", index,
 		    entry, fault);
 }
@@ -150,15 +145,16 @@ check_load_refcounts(struct check *check)
 	int err;
 
 	check->refcount_table_entries = bytes / ENTRY_BYTES;
-	check_mark_table(check, header->refcount_table_offset, bytes,
-	    "the refcount table");
+	if (!check_mark_table(check, header->refcount_table_offset, bytes,
+	    "the refcount table"))
+		check->repairable++;
 	err = check_load_table(check, header->refcount_table_offset,
 	    check->refcount_table_entries, "the refcount table",
 	    &check->refcount_table);
 	if (err)
 		return err;
-	check->total += entries_up_to(check, check->file_clusters) +
-	    entries_up_to(check, check->single_clusters);
+	check->total += check_entries_up_to(check, check->file_clusters) +
+	    check_entries_up_to(check, check->single_clusters);
 	for (uint64_t i = 0; i < check->refcount_table_entries; i++)
 		judge_block(check, i);
 	return note_singles(check);
@@ -169,13 +165,15 @@ check_load_refcounts(struct check *check)
 static void
 compare_cluster(struct check *check, uint64_t cluster, uint64_t refcount)
 {
-	uint64_t count = check_count(check, cluster);
+	uint64_t count = check_users(check, cluster);
 
 	if (refcount == 0 && count == 0)
 		return;
 	check->result.image_end_offset = (cluster + 1) << check->cluster_bits;
 	if (refcount == count)
 		return;
+	if (refcount < count)
+		check->repairable++;
 	check_report(check, refcount < count ? CHECK_CORRUPTION : CHECK_LEAK,
 	    "cluster %" PRIu64 " at 0x%" PRIx64 " has refcount %" PRIu64
 	    ", but %" PRIu64 " users", cluster,
@@ -196,8 +194,8 @@ compare_block(struct check *check, uint64_t index, const uint8_t *block,
     uint64_t clusters)
 {
 	unsigned order = check->header.refcount_order;
-	uint64_t first = index * block_clusters(check);
-	uint64_t end = first + block_clusters(check);
+	uint64_t first = index * check_block_clusters(check);
+	uint64_t end = first + check_block_clusters(check);
 	uint64_t host = entry_refcount_block(check->refcount_table[index]);
 
 	if (end > clusters)
@@ -215,7 +213,7 @@ co_fn int
 check_compare_refcounts(struct check *check)
 {
 	uint64_t clusters = check->file_clusters;
-	uint64_t end = entries_up_to(check, check->file_clusters), count;
+	uint64_t end = check_entries_up_to(check, check->file_clusters), count;
 	int err;
 
 	/* What is past the end counts only if somebody uses it. */
@@ -223,7 +221,7 @@ check_compare_refcounts(struct check *check)
 		clusters++;
 	check->result.image_end_offset = check->cluster_bytes;
 	for (uint64_t index = 0; index < end; index += count) {
-		err = read_run(check, index, end, &count);
+		err = check_read_blocks(check, index, end, &count);
 		if (err)
 			return err;
 		for (uint64_t i = 0; i < count; i++)
@@ -231,7 +229,7 @@ check_compare_refcounts(struct check *check)
 			    (i << check->cluster_bits), clusters);
 		check_advance(check, count);
 	}
-	for (uint64_t cluster = end * block_clusters(check);
+	for (uint64_t cluster = end * check_block_clusters(check);
 	    cluster < clusters; cluster++)
 		compare_cluster(check, cluster, 0);
 	return 0;

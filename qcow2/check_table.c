@@ -15,6 +15,9 @@ struct walk {
 	bool active;		/* of the disk, so it has C flags that tell */
 	uint64_t host;		/* where the table stands */
 	uint64_t next_host;	/* where the cluster before ends, or 0 */
+	uint8_t *table;
+	unsigned step;		/* words of an entry */
+	bool changed;		/* the table, by a repair */
 };
 
 static void
@@ -24,6 +27,49 @@ report_entry(struct walk *walk, unsigned index, uint64_t entry,
 	check_report(walk->check, CHECK_CORRUPTION, "entry %u of the L2 table "
 	    "at 0x%" PRIx64 " (0x%016" PRIx64 ") %s", index, walk->host,
 	    entry, fault);
+}
+
+static void
+fix_entry(struct walk *walk, unsigned index, uint64_t entry)
+{
+	entry_store(walk->table, (size_t)index * walk->step, entry);
+	walk->changed = true;
+	walk->check->fixed++;
+}
+
+/* A fault that can only be meant in one way. */
+static void
+judge_entry(struct walk *walk, unsigned index, uint64_t entry,
+    const char *fault, uint64_t right_entry)
+{
+	struct check *check = walk->check;
+
+	report_entry(walk, index, entry, fault);
+	check->repairable++;
+	check->entry_faults++;
+	if (check->fix_entries)
+		fix_entry(walk, index, right_entry);
+}
+
+static const char *
+copied_fault(uint64_t entry)
+{
+	return entry_copied(entry) ?
+	    "is marked as copied, but its refcount is not 1" :
+	    "is not marked as copied, but its refcount is 1";
+}
+
+/* The flag of an entry is wrong. */
+static void
+judge_copied(struct walk *walk, unsigned index, uint64_t entry)
+{
+	if (walk->check->fix_copied) {
+		fix_entry(walk, index, entry ^ ENTRY_COPIED);
+		return;
+	}
+	walk->check->copied_faults++;
+	walk->check->repairable++;
+	report_entry(walk, index, entry, copied_fault(entry));
 }
 
 static void
@@ -48,8 +94,9 @@ walk_compressed(struct walk *walk, unsigned index, uint64_t entry,
 	const char *fault;
 
 	if (entry_copied(entry))
-		report_entry(walk, index, entry,
-		    "is compressed and marked as copied");
+		judge_entry(walk, index, entry,
+		    "is compressed and marked as copied",
+		    entry & ~ENTRY_COPIED);
 	if (check->data_elsewhere || subclusters) {
 		report_entry(walk, index, entry, "is compressed, which does "
 		    "not go with subclusters or an external data file");
@@ -66,18 +113,38 @@ walk_compressed(struct walk *walk, unsigned index, uint64_t entry,
 	check->result.fragmented_clusters++;
 }
 
+/* The room of a cluster is in no place for one: true if it is not counted. */
+static bool
+judge_unaligned(struct walk *walk, unsigned index, uint64_t entry,
+    uint64_t subclusters)
+{
+	static const char fault[] = "is not aligned to a cluster";
+	bool has_data = walk->step == 2 ? subclusters & UINT32_MAX :
+	    !(entry & ENTRY_ZERO) || walk->check->header.version < 3;
+
+	if (has_data || entry & ENTRY_L2_RESERVED) {
+		report_entry(walk, index, entry, fault);
+		return false;
+	}
+	/* There is nothing in the room, so nothing is lost with it. */
+	judge_entry(walk, index, entry, fault,
+	    walk->step == 2 ? 0 : ENTRY_ZERO);
+	return walk->check->for_repair;
+}
+
 /* An uncompressed cluster that has room in the file. */
 static void
-walk_cluster(struct walk *walk, unsigned index, uint64_t entry)
+walk_cluster(struct walk *walk, unsigned index, uint64_t entry,
+    uint64_t subclusters)
 {
 	struct check *check = walk->check;
 	uint64_t host = entry_host(entry);
 	const char *fault = NULL;
 	bool copied_right;
 
-	if (host & (check->cluster_bytes - 1))
-		report_entry(walk, index, entry,
-		    "is not aligned to a cluster");
+	if (host & (check->cluster_bytes - 1) &&
+	    judge_unaligned(walk, index, entry, subclusters))
+		return;
 	count_cluster(walk, host);
 	copied_right = check->data_elsewhere ? entry_copied(entry) :
 	    check_copied_is_right(check, entry);
@@ -87,9 +154,7 @@ walk_cluster(struct walk *walk, unsigned index, uint64_t entry)
 	if (fault)
 		report_entry(walk, index, entry, fault);
 	if (walk->active && !copied_right)
-		report_entry(walk, index, entry, entry_copied(entry) ?
-		    "is marked as copied, but its refcount is not 1" :
-		    "is not marked as copied, but its refcount is 1");
+		judge_copied(walk, index, entry);
 }
 
 /* subclusters: allocated ones in the low half, those that read as zeros in the
@@ -120,7 +185,7 @@ walk_entry(struct walk *walk, unsigned index, uint64_t entry,
 		report_entry(walk, index, entry,
 		    "has subclusters with data, but no cluster");
 	if (has_room)
-		walk_cluster(walk, index, entry);
+		walk_cluster(walk, index, entry, subclusters);
 }
 
 /* Counts a whole cluster that has nothing wrong; false: look closer. */
@@ -137,19 +202,23 @@ walk_plain_entry(struct walk *walk, uint64_t entry)
 	    (walk->active && !check_copied_is_right(check, entry)) ||
 	    check_bit(check->tables, cluster) ||
 	    check_bit(check->l2_tables, cluster) ||
-	    check_count(check, cluster) == check->count_max)
+	    check_count(check, cluster) >= check->count_max)
 		return false;
 	check_count_up(check, cluster);
 	count_cluster(walk, host);
 	return true;
 }
 
-static void
-walk_l2(struct check *check, bool active, uint64_t host, const uint8_t *table)
+/* Whether the table is another one now, by a repair. */
+static bool
+walk_l2(struct check *check, bool active, uint64_t host, uint8_t *table)
 {
 	unsigned words = check->cluster_bytes / ENTRY_BYTES;
 	unsigned step = check->extended_l2 ? 2 : 1;
-	struct walk walk = {check, active, host, 0};
+	struct walk walk = {
+		.check = check, .active = active, .host = host,
+		.table = table, .step = step,
+	};
 
 	for (unsigned i = 0; i < words; i += step) {
 		uint64_t entry = entry_load(table, i);
@@ -161,6 +230,7 @@ walk_l2(struct check *check, bool active, uint64_t host, const uint8_t *table)
 		if (subclusters || !walk_plain_entry(&walk, entry))
 			walk_entry(&walk, i / step, entry, subclusters);
 	}
+	return walk.changed;
 }
 
 /* Marks a table that is in its place; what is wrong with it, or NULL. */
@@ -180,13 +250,30 @@ mark_own_table(struct check *check, uint64_t host)
 	return NULL;
 }
 
+/* Puts the flag of an entry right, where that is wanted. */
+co_fn static int
+fix_l1_entry(struct check *check, const struct check_l1 *l1, uint32_t index,
+    uint64_t *entryp)
+{
+	uint8_t bytes[ENTRY_BYTES];
+
+	if (!check->fix_copied || !l1->active || !entry_host(*entryp) ||
+	    check_copied_is_right(check, *entryp))
+		return 0;
+	*entryp ^= ENTRY_COPIED;
+	check->fixed++;
+	entry_store(bytes, 0, *entryp);
+	return check_write(check, bytes, sizeof(bytes),
+	    l1->offset + (uint64_t)index * ENTRY_BYTES, "the L1 table");
+}
+
 /* Marks the table of an entry that is not 0; is it one to go on with? */
 static bool
 mark_l2(struct check *check, const struct check_l1 *l1, uint32_t index,
     uint64_t entry)
 {
 	uint64_t host = entry_host(entry);
-	const char *fault = NULL, *copied_fault = NULL;
+	const char *fault = NULL;
 
 	if (!host)
 		fault = "has flags, but points nowhere";
@@ -194,10 +281,6 @@ mark_l2(struct check *check, const struct check_l1 *l1, uint32_t index,
 		fault = "is not aligned to a cluster";
 	else
 		fault = mark_own_table(check, host);
-	if (host && l1->active && !check_copied_is_right(check, entry))
-		copied_fault = entry_copied(entry) ?
-		    "is marked as copied, but its refcount is not 1" :
-		    "is not marked as copied, but its refcount is 1";
 	if (entry & ENTRY_L1_RESERVED)
 		check_report(check, CHECK_CORRUPTION, "entry %" PRIu32 " of "
 		    "the L1 table at 0x%" PRIx64 " (0x%016" PRIx64 ") has "
@@ -206,10 +289,12 @@ mark_l2(struct check *check, const struct check_l1 *l1, uint32_t index,
 		check_report(check, CHECK_CORRUPTION, "entry %" PRIu32 " of "
 		    "the L1 table at 0x%" PRIx64 " (0x%016" PRIx64 ") %s",
 		    index, l1->offset, entry, fault);
-	if (copied_fault)
-		check_report(check, CHECK_CORRUPTION, "entry %" PRIu32 " of "
-		    "the L1 table at 0x%" PRIx64 " (0x%016" PRIx64 ") %s",
-		    index, l1->offset, entry, copied_fault);
+	if (!host || !l1->active || check_copied_is_right(check, entry))
+		return !fault;
+	check->copied_faults++;
+	check_report_repairable(check, "entry %" PRIu32 " of the L1 table at "
+	    "0x%" PRIx64 " (0x%016" PRIx64 ") %s", index, l1->offset, entry,
+	    copied_fault(entry));
 	return !fault;
 }
 
@@ -227,15 +312,21 @@ walk_run(struct check *check, bool active, uint64_t host, uint32_t count)
 		return err;
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t offset = (uint64_t)i << check->cluster_bits;
+		uint8_t *table = check->buffer + offset;
 
-		walk_l2(check, active, host + offset, check->buffer + offset);
+		if (!walk_l2(check, active, host + offset, table))
+			continue;
+		err = check_write(check, table, check->cluster_bytes,
+		    host + offset, "an L2 table");
+		if (err)
+			return err;
 	}
 	return 0;
 }
 
 co_fn static int
 walk_entries(struct check *check, const struct check_l1 *l1,
-    const uint64_t *table)
+    uint64_t *table)
 {
 	uint32_t max = check->buffer_bytes >> check->cluster_bits;
 	uint64_t start = 0;		/* of the run that is gathered */
@@ -246,6 +337,9 @@ walk_entries(struct check *check, const struct check_l1 *l1,
 		uint64_t host = entry_host(table[i]);
 
 		check_advance(check, 1);
+		err = fix_l1_entry(check, l1, i, &table[i]);
+		if (err)
+			return err;
 		if (!table[i] || !mark_l2(check, l1, i, table[i]))
 			continue;
 		if (count > 0 && count < max &&

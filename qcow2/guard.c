@@ -43,8 +43,8 @@ guard_corrupt(struct image *image, const char *format, ...)
 	vsnprintf(why, sizeof(why), format, arguments);
 	va_end(arguments);
 	log_error("the image is corrupt: %s; no writes are accepted until it "
-	    "is repaired (qemu-img check -r all), and what was not flushed is "
-	    "lost file=%s", why, image->path);
+	    "is repaired (qnbd check --repair all), and what was not flushed "
+	    "is lost file=%s", why, image->path);
 	set_corrupt_bit(image);
 	return -EIO;
 }

@@ -61,19 +61,11 @@ int
 header_check_policy(const char *name, const struct header *header,
     bool writable, struct error *error)
 {
-	const char *state;
-
-	if (!writable)
+	if (!writable || !(header->incompatible & HEADER_CORRUPT))
 		return 0;
-	if (header->incompatible & HEADER_CORRUPT)
-		state = "is marked as corrupt";
-	else if (header->incompatible & HEADER_DIRTY)
-		state = "was not closed cleanly (dirty)";
-	else
-		return 0;
-	error_set(error, -EROFS,
-	    "%s %s; serving it read-write needs a repair first", name, state);
-	error_hint(error, "repair: qemu-img check -r all %s      "
+	error_set(error, -EROFS, "%s is marked as corrupt; serving it "
+	    "read-write needs a repair first", name);
+	error_hint(error, "repair: qnbd check --repair all %s      "
 	    "or look only: qnbd serve -r %s", name, name);
 	return -EROFS;
 }

@@ -56,6 +56,7 @@ struct file;
 #define HEADER_LAZY_REFCOUNTS		(1ull << 0)
 /* Autoclear ones. */
 #define HEADER_BITMAPS			(1ull << 0)
+#define HEADER_DATA_FILE_RAW		(1ull << 1)
 
 #define HEADER_EXTENSION_END		0u
 #define HEADER_EXTENSION_BACKING_FORMAT	0xe2792acau
@@ -156,8 +157,8 @@ co_fn int header_load(struct file *file, struct header *header,
 void header_free(struct header *header);
 
 /*
- * Whether the state the image was left in permits this opening: dirty ones may
- * only be read, corrupt ones too.  -EROFS where they may not be written.
+ * Whether the state the image was left in permits this opening: corrupt ones
+ * may only be read, else -EROFS.  (Dirty ones are repaired: open_repair().)
  */
 int header_check_policy(const char *name, const struct header *header,
     bool writable, struct error *error);

@@ -22,6 +22,7 @@
 #include "runtime/error.h"
 #include "runtime/splice_pipe.h"
 
+struct check_listener;
 struct file;
 struct image;
 
@@ -66,6 +67,8 @@ struct image_options {
 	bool no_data;		/* only the mapping is wanted: no keys */
 	uint64_t metadata_cache_bytes; /* a file of the chain; 0: 64 MiB */
 	unsigned loops;		/* how many loops will use it */
+	/* Hears of the repair of a dirty image while it runs; or NULL. */
+	const struct check_listener *repair_listener;
 };
 
 /*

@@ -219,8 +219,8 @@ index_metadata(struct image *image, struct error *error)
 	error_set(error, -EIO, "%s is corrupt: %s at 0x%llx overlaps another "
 	    "table", image->path, metadata_name(overlaps.kind),
 	    (unsigned long long)overlaps.host);
-	error_hint(error, "repair: qemu-img check -r all %s      or look "
-	    "only: qnbd serve -r %s", image->path, image->path);
+	error_hint(error, "repair: qnbd check --repair all %s      or "
+	    "look only: qnbd serve -r %s", image->path, image->path);
 	return -EIO;
 }
 
@@ -357,6 +357,9 @@ qcow2_open(struct image *image, const struct image_options *options,
 	metadata_init(&image->metadata, image->header.cluster_bits);
 	err = header_check_policy(image->path, &image->header,
 	    image->writable, error);
+	if (!err && image->writable &&
+	    image->header.incompatible & HEADER_DIRTY)
+		err = open_repair(image, options, error);
 	if (!err)
 		err = settle_geometry(image, error);
 	if (!err && slice_cache_init(&image->slices, image->cluster_bytes,

@@ -15,4 +15,11 @@ void open_judge_tables(struct image *image);
 co_fn int open_for_writing(struct image *image,
     const struct image_options *options, struct error *error);
 
+/*
+ * Repairs an image that is dirty, and loads its header anew.  -EROFS if faults
+ * are left; errors as repair_file()'s.
+ */
+co_fn int open_repair(struct image *image,
+    const struct image_options *options, struct error *error);
+
 #endif

@@ -216,8 +216,8 @@ judge_refcounts(struct image *image, struct error *error)
 		return 0;
 	error_set(error, -EIO, "%s is damaged: its refcounts are wrong, even "
 	    "for its own tables", image->path);
-	error_hint(error, "repair: qemu-img check -r all %s      or look "
-	    "only: qnbd serve -r %s", image->path, image->path);
+	error_hint(error, "repair: qnbd check --repair all %s      or "
+	    "look only: qnbd serve -r %s", image->path, image->path);
 	return -EIO;
 }
 

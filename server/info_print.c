@@ -196,11 +196,11 @@ static void
 print_state(const struct header *header, FILE *out)
 {
 	if (header->incompatible & HEADER_DIRTY)
-		fprintf(out, "%-16s not closed cleanly: qemu-img check "
-		    "-r all repairs it\n", "state");
+		fprintf(out, "%-16s not closed cleanly: repaired when it is "
+		    "next written to\n", "state");
 	if (header->incompatible & HEADER_CORRUPT)
-		fprintf(out, "%-16s marked corrupt: qemu-img check "
-		    "-r all repairs it\n", "state");
+		fprintf(out, "%-16s marked corrupt: qnbd check --repair all "
+		    "repairs it\n", "state");
 }
 
 void

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include "qcow2/check.h"
 #include "qcow2/image.h"
 #include "runtime/listener.h"
 #include "runtime/log.h"
@@ -22,6 +23,7 @@
 #include "server/background.h"
 #include "server/commands.h"
 #include "server/serve.h"
+#include "server/progress.h"
 #include "server/server.h"
 #include "server/size.h"
 
@@ -39,6 +41,7 @@ struct serve {
 	bool hangup_ignored;
 	bool stopping;
 	struct co *stop_waiter;
+	struct progress progress;	/* of a repair */
 	int report;		/* to the parent, or -1 */
 	int exit_code;
 };
@@ -100,10 +103,32 @@ log_export(const struct export *export)
 		    image_path(image), name);
 }
 
+/* ---- while a dirty image is repaired ---- */
+
+static void
+repair_progress(void *arg, uint64_t done, uint64_t total)
+{
+	struct serve *serve = arg;
+
+	progress_set(&serve->progress, done, total);
+}
+
+static bool
+repair_stop(void *arg)
+{
+	const struct serve *serve = arg;
+
+	return serve->stopping;
+}
+
 static co_fn int
 open_export(struct serve *serve, unsigned index, struct error *error)
 {
 	const struct serve_options *options = serve->options;
+	const struct check_listener repair_listener = {
+		.progress = repair_progress, .stop = repair_stop,
+		.arg = serve,
+	};
 	const struct image_options image_options = {
 		.format = (enum image_format)options->format,
 		.writable = !options->read_only,
@@ -121,12 +146,15 @@ open_export(struct serve *serve, unsigned index, struct error *error)
 		.metadata_cache_bytes =
 		    (uint64_t)options->metadata_cache_bytes,
 		.loops = serve->server.loops_count,
+		.repair_listener = &repair_listener,
 	};
 	struct image *image;
 	int err;
 
+	progress_begin(&serve->progress, "repairing");
 	err = image_open(options->images[index], &image_options, &image,
 	    error);
+	progress_clear(&serve->progress);
 	if (err)
 		return err;
 	err = export_add(&serve->server.exports, options->names[index],

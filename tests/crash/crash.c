@@ -12,6 +12,9 @@
  *	-d DIRECTORY	keep states there, for other tools to look at
  *	-n N		one in so many of them (1)
  *
+ * The workload "repair" is no crew's: IMAGE is damaged and repaired, and so is
+ * what a crash leaves of that; repairing.h has the rest.
+ *
  * IMAGE is a qcow2 file, empty or filled by "prepare" (and then, perhaps, with
  * a snapshot taken or compressed); WORKLOAD a name from workload.c.  Each seed
  * is a run of clients on simulated loops over a recorded disk, some ("served",
@@ -41,10 +44,11 @@
  *	W15	autoclear bits			flush, on an image with bitmaps
  *	W16	4 connections with 16 requests	crowd
  *	W17	create				creation.c
+ *	W18	repair				repair
  *	all short sequences			sequences, bursts
  *
  * Not yet, since qnbd cannot do it yet: W8 resizing, W9 making snapshots, W13
- * extended L2 entries, W18 repair, W19 commit.
+ * extended L2 entries, W19 commit.
  *
  * Guards against: a missing or misplaced fdatasync of the barrier (O1 to O5),
  * reuse of clusters before their loss is stable (R4), zero fill skipped where
@@ -56,6 +60,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "runtime/log.h"
+#include "tests/crash/repairing.h"
 #include "tests/crash/trial.h"
 #include "tests/crash/workload.h"
 
@@ -66,7 +71,7 @@
 struct call {
 	const char *image;
 	const char *workload_name;
-	const struct workload *workload;
+	const struct workload *workload;	/* NULL: repair */
 	const char *backing_path;
 	uint64_t device_bytes;
 	uint64_t first, count, step;
@@ -89,6 +94,7 @@ struct run {
 	const struct call *call;
 	uint64_t seed;
 	struct crew crew;
+	struct repairing repairing;
 	struct trial trial;
 	struct seen *seen;
 	struct totals *totals;
@@ -128,9 +134,14 @@ visit(const struct crash_state *state, void *arg)
 	struct run *run = arg;
 	struct trial *trial = &run->trial;
 
-	keep(run, state);
+	if (run->call->workload) {
+		keep(run, state);
+		trial_run(trial, state);
+	} else {
+		repairing_judge(&run->repairing, trial, state);
+		keep(run, state);
+	}
 	run->totals->distinct++;
-	trial_run(trial, state);
 	if (!trial->failure[0]) {
 		run->totals->clean += trial->leaks == 0;
 		run->totals->leaking += trial->leaks > 0;
@@ -152,17 +163,28 @@ context(uint64_t point, void *arg)
 	return oracle_allowed(run->crew.oracle, point);
 }
 
+/* All else that a verdict on a repair depends on: the image and its damage. */
+static uint64_t
+repair_context(uint64_t point, void *arg)
+{
+	const struct run *run = arg;
+
+	(void)point;
+	return run->seed;
+}
+
 static void
-explore(struct run *run)
+explore(struct run *run, const struct record_log *log, unsigned source,
+    struct file *base)
 {
 	const struct call *call = run->call;
 	struct crash_options options = crash_defaults;
 	struct crash_counts counts = {0};
 
-	options.seed = run->crew.options.seed;
+	options.seed = run->seed;
 	options.tear_ways = CRASH_TEAR_WAYS;
 	options.seen = run->seen;
-	options.context = context;
+	options.context = call->workload ? context : repair_context;
 	options.context_arg = run;
 	if (call->has_state) {
 		options.first = call->state;
@@ -170,12 +192,11 @@ explore(struct run *run)
 	}
 	run->trial = (struct trial){
 		.crew = &run->crew, .verbose = call->has_state,
-		.base_hash = file_sim_hash(call->base),
+		.base_hash = file_sim_hash(base),
 	};
 	if (sim_create(1, 1, &run->trial.sim))
 		exit(1);
-	crash_explore(run->crew.log, CREW_DISK, call->base, &options, visit,
-	    run, &counts);
+	crash_explore(log, source, base, &options, visit, run, &counts);
 	run->totals->states += counts.states;
 	sim_free(run->trial.sim);
 }
@@ -203,7 +224,7 @@ try_seed(const struct call *call, uint64_t seed, struct seen *seen,
 	if (call->has_state)
 		crew_print(crew);
 	if (!crew->failure[0]) {
-		explore(&run);
+		explore(&run, crew->log, CREW_DISK, call->base);
 	} else {
 		totals->failed++;
 		printf("seed %llu: %s\n", (unsigned long long)seed,
@@ -216,6 +237,31 @@ try_seed(const struct call *call, uint64_t seed, struct seen *seen,
 	crew_free(crew);
 }
 
+static void
+try_repair(const struct call *call, uint64_t seed, struct seen *seen,
+    struct totals *totals)
+{
+	struct run run = {
+		.call = call, .seed = seed, .seen = seen, .totals = totals,
+		.repairing = {.verbose = call->has_state},
+	};
+	struct repairing *repairing = &run.repairing;
+
+	repairing_run(repairing, call->base, seed);
+	if (call->has_state)
+		printf("damage:%s\n", repairing->damage);
+	if (!repairing->failure[0]) {
+		explore(&run, repairing->log, REPAIRING_DISK,
+		    repairing->damaged);
+	} else {
+		totals->failed++;
+		printf("seed %llu:%s %s\n", (unsigned long long)seed,
+		    repairing->damage, repairing->failure);
+		tell_how_to_replay(&run, 0);
+	}
+	repairing_free(repairing);
+}
+
 static int
 try_all(const struct call *call)
 {
@@ -225,7 +271,8 @@ try_all(const struct call *call)
 
 	for (uint64_t i = 0; i < call->count &&
 	    totals.failed < FAILURES_MAX; i++)
-		try_seed(call, call->first + i * call->step, &seen, &totals);
+		(call->workload ? try_seed : try_repair)(call,
+		    call->first + i * call->step, &seen, &totals);
 	seen_free(&seen);
 	seconds = (double)clock() / CLOCKS_PER_SEC;
 	printf("%s %s: %llu states, %llu distinct: %llu clean, %llu with "
@@ -331,7 +378,7 @@ read_words(int argc, char **argv, struct call *call)
 	if (argc < 4 || argc > 5)
 		usage();
 	call->workload = workload_find(call->workload_name);
-	if (!call->workload) {
+	if (!call->workload && strcmp(call->workload_name, "repair")) {
 		fprintf(stderr, "no workload is called %s\n",
 		    call->workload_name);
 		exit(64);

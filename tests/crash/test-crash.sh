@@ -5,8 +5,9 @@
 # state that a crash could leave on the disk is checked, read and written on
 # (crash.c says which and how).  All states of the shortest sequences, and a
 # sample of all others, are shown to qemu-img check too, which must find leaks
-# at most.  Some of these are read by qemu-io, and repaired by qemu-img, after
-# which qnbd has nothing to say against them.
+# at most.  Some of these are read by qemu-io, and repaired, half of them by
+# qemu-img and half by qnbd, after which the other has nothing to say against
+# them.
 #
 #	test-crash.sh [WORKLOAD...]
 #	test-crash.sh --replay IMAGE WORKLOAD SEED [STATE]
@@ -102,7 +103,7 @@ make_over()
 
 make_images()
 {
-	local size disk bits
+	local size disk bits image
 	for size in 512:1M 4k:4M 64k:16M 2M:16M; do
 		disk=${size#*:} size=${size%:*}
 		for bits in 1 16 64; do
@@ -142,6 +143,21 @@ make_images()
 		cp alone-places-$size.qcow2 device-places-$size.qcow2
 	done
 	make_encrypted
+	bash "$top/tests/damage/make-seeds.sh" seeds
+	cp seeds/09-base.raw .
+	for image in seeds/*.qcow2; do
+		cp "$image" "repair-$(basename "$image")"
+	done
+	cp seeds/10-512.qcow2 device-repair-10-512.qcow2
+	# Full, but for gaps.
+	make full-repair 64k cluster_size=512
+	qemu-io -f qcow2 -c 'write -q -P 5 0 64k' -c 'discard -q 1k 10k' \
+	    -c 'discard -q 40k 9k' full-repair.qcow2
+	for size in 512 4k 64k; do
+		make lazy-$size 4M cluster_size=$size,lazy_refcounts=on
+	done
+	make lazy-places-4k 4M cluster_size=4k,lazy_refcounts=on
+	"$crash" lazy-places-4k.qcow2 prepare-places
 	cp 4k-16.qcow2 bitmaps-4k.qcow2
 	cp alone-places-4k.qcow2 bitmaps-places-4k.qcow2
 	qemu-img bitmap --add bitmaps-4k.qcow2 one
@@ -155,6 +171,7 @@ set_options()
 	case $1 in
 	over-raw-*) options=(-b base.raw) ;;
 	over-qcow2-*) options=(-b base.qcow2) ;;
+	full-repair*) options=(-D "$(stat -c %s "$1")") ;;
 	device-*64k*) options=(-D $((16 << 20))) ;;
 	device-*) options=(-D $((4 << 20))) ;;
 	# So short that it is soon full.
@@ -177,7 +194,7 @@ start()
 	set_options "$2"
 	job_names+=("$2 $1")
 	mkdir -p "states/$number"
-	ln -s ../../base.raw ../../base.qcow2 "states/$number"
+	ln -s ../../{base.raw,base.qcow2,09-base.raw} "states/$number"
 	if [ "$(jobs -pr | wc -l)" -ge "$jobs_max" ]; then
 		wait -n || :
 	fi
@@ -197,7 +214,8 @@ try()
 	is_wanted "$2" || return 0
 	[ "$seeds" -gt 0 ] || seeds=1
 	for image in "${@:3}"; do
-		start "$2" "$image.qcow2" "$seed" "$seeds" 1 $sample_one_in
+		start "$2" "$image.qcow2" "$seed" "$seeds" 1 \
+		    "$sample_one_in"
 	done
 }
 
@@ -255,6 +273,14 @@ try_pairs()
 	start sequences alone-places-2M-1.qcow2 0 6 1 $sample_one_in
 }
 
+try_repairs()
+{
+	local image sample_one_in=50
+	for image in *repair*.qcow2; do
+		try 40 repair "${image%.qcow2}"
+	done
+}
+
 try_all()
 {
 	local workload
@@ -283,8 +309,13 @@ try_all()
 	try 3 collide encrypted-4k
 	try 3 overwrite encrypted-full-512 encrypted-full-4k
 	try 3 cover over-raw-encrypted-4k
+	for workload in fill churn flush close; do
+		try 3 $workload lazy-512 lazy-4k lazy-64k
+	done
+	try_repairs
 	try_sequences sequences 1 alone-places-512 alone-places-4k \
 	    alone-places-64k places-4k over-raw-places-4k
+	try_sequences sequences 10 lazy-places-4k
 	try_sequences sequences 10 places-512 places-64k \
 	    compressed-places-4k over-qcow2-places-64k \
 	    over-raw-places-4k-old device-places-512 device-places-4k \
@@ -337,15 +368,30 @@ show_to_qemu()
 			[ $crypt -eq 0 ] || options+=,encrypt.key-secret=key
 			text=$(qemu-img check --object "$secret" \
 			    --image-opts "$options" 2>&1) || status=$?
-			# 3 says that there are leaks and nothing worse.
+			# 3 says that there are leaks and nothing worse; what
+			# is dirty is repaired.
+			if [ $status -eq 2 ] &&
+			    [ $(od -An -tu1 -j79 -N1 "$state") -eq 1 ]; then
+				text=$("$QNBD" check -r all "$state" 2>&1 &&
+				    qemu-img check -f qcow2 "$state" 2>&1) ||
+				    complain "$state" "qnbd repair" "$text"
+				continue
+			fi
 			if [ $status -ne 0 ] && [ $status -ne 3 ]; then
 				complain "$state" "qemu-img check" "$text"
 			fi
-			[ $((number++ % one_in)) -eq 0 ] || continue
+			[ $((number++ % one_in)) -le 1 ] || continue
 			text=$(qemu-io -r --object "$secret" \
 			    -c "read -q 0 64k" \
 			    --image-opts "$options" 2>&1) ||
 			    complain "$state" qemu-io "$text"
+			if [ $((number % 2)) -eq 0 ]; then
+				text=$("$QNBD" check -r all "$state" 2>&1 &&
+				    qemu-img check --object "$secret" \
+				    --image-opts "$options" 2>&1) ||
+				    complain "$state" "qnbd repair" "$text"
+				continue
+			fi
 			qemu-img check -q -r leaks --object "$secret" \
 			    --image-opts "$options" >/dev/null 2>&1 || :
 			text=$("$QNBD" check "$state" 2>&1) ||

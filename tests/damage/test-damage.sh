@@ -7,7 +7,8 @@
 #
 # With QNBD_DAMAGES, so many images are damaged at random from QNBD_SEED on, and
 # qnbd check and qemu-img check must agree on them (damage.py says in what they
-# need not).  test-check.sh does that with some on larger images.
+# need not), and half as many are repaired (repairs.py).  test-check.sh and
+# test-repair.sh do that with some.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
 requires qemu-img qemu-io
 
@@ -29,3 +30,5 @@ esac
 cp seeds/09-base.raw .
 python3 -B "$top/tests/system/damage.py" "$QNBD" "${QNBD_SEED:-1}" \
     "$QNBD_DAMAGES" seeds/*.qcow2 || fail "two checks do not agree"
+python3 -B "$top/tests/damage/repairs.py" "$QNBD" "${QNBD_SEED:-1}" \
+    "$((QNBD_DAMAGES / 2))" seeds/*.qcow2 || fail "a repair is wrong"

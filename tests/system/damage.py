@@ -275,6 +275,12 @@ def run(command):
     return done.returncode, result, text
 
 
+def run_raw(command):
+    """Just the exit code."""
+    return subprocess.run(command, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, timeout=120).returncode
+
+
 # ---- DIFFERENCES ----
 
 # Findings of a kind that qnbd tells.

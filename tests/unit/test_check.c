@@ -308,7 +308,7 @@ co_fn static void
 check_listening(void *file)
 {
 	const struct check_listener listener = {
-		count_line, note_progress, lines,
+		.report = count_line, .progress = note_progress, .arg = lines,
 	};
 
 	status = check_file_listen(file, "x.qcow2", &listener, &result,
