@@ -162,6 +162,18 @@ entry_clusters(uint64_t entry, unsigned cluster_bits, uint64_t *firstp)
 	}
 }
 
+/* The entry of a stream of bytes, at most a cluster, at host. */
+static inline uint64_t
+entry_of_compressed(uint64_t host, uint32_t bytes, unsigned cluster_bits)
+{
+	unsigned shift = 62 - (cluster_bits - 8);
+	uint64_t sectors = (host + bytes - 1) / ENTRY_SECTOR_BYTES -
+	    host / ENTRY_SECTOR_BYTES;
+
+	assert(bytes > 0 && bytes <= 1u << cluster_bits && host >> shift == 0);
+	return ENTRY_COMPRESSED | sectors << shift | host;
+}
+
 /* The first host offset that a compressed L2 entry cannot name. */
 static inline uint64_t
 entry_compressed_host_end(unsigned cluster_bits)

@@ -134,6 +134,19 @@ image_write(struct image *image, uint64_t guest, const void *data,
 }
 
 int
+image_write_compressed(struct image *image, uint64_t guest, const void *data,
+    size_t length)
+{
+	int err = may_change(image, guest, length);
+
+	if (!err && !image->ops->write_compressed)
+		err = -ENOTSUP;
+	if (err)
+		return err;
+	return image->ops->write_compressed(image, guest, data, length);
+}
+
+int
 image_zero(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {

@@ -144,6 +144,15 @@ co_fn int image_plan(struct image *image, uint64_t guest, uint64_t length,
 co_fn int image_write(struct image *image, uint64_t guest, const void *data,
     size_t length, unsigned flags);
 
+/*
+ * Compresses and writes one whole guest cluster, or what the disk has of its
+ * last one, that has no host cluster in this image yet: -EIO if it has one.  A
+ * cluster that does not shrink is written as it is.  Many may be under way.
+ * -ENOTSUP for a raw or an encrypted image.
+ */
+co_fn int image_write_compressed(struct image *image, uint64_t guest,
+    const void *data, size_t length);
+
 /* Makes the range read as zeros. */
 co_fn int image_zero(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags);
