@@ -138,6 +138,16 @@ entry_compressed(uint64_t entry, unsigned cluster_bits)
 	return span;
 }
 
+/* Whether it has a host cluster that nobody else refers to. */
+static inline bool
+entry_owns_host(uint64_t entry)
+{
+	enum cluster_kind kind = entry_kind(entry);
+
+	return (kind == CLUSTER_NORMAL || kind == CLUSTER_ZERO_ALLOCATED) &&
+	    entry_copied(entry);
+}
+
 /*
  * The host clusters that an L2 entry refers to: how many, from *firstp on.
  * Each of them has one reference by it.

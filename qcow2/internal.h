@@ -84,6 +84,7 @@ struct image {
 	bool writable;
 	bool force_share;
 	enum image_discard discard;
+	enum image_detect_zeroes detect_zeroes;
 	bool can_splice;		/* see image_plan() */
 	bool encrypted;
 	struct aes *aes;		/* if encrypted, and data is wanted */

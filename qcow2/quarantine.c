@@ -191,7 +191,7 @@ release_last(struct image *image, uint64_t cluster, uint64_t count)
 	if (guard_new(image, cluster << image->cluster_bits,
 	    count << image->cluster_bits))
 		return;
-	if (image->discard == IMAGE_DISCARD_UNMAP)
+	if (image->discard != IMAGE_DISCARD_IGNORE)
 		file_fallocate(image->file, FILE_PUNCH,
 		    cluster << image->cluster_bits,
 		    count << image->cluster_bits);

@@ -153,6 +153,7 @@ crew_open_image(const struct crew_options *options, struct sim *sim,
 		.format = IMAGE_QCOW2, .writable = true, .no_backing = true,
 		.loops = options->loops,
 		.keys = &test_key, .keys_count = options->encrypted,
+		.discard = options->discard,
 	};
 	struct image *image, *backing = NULL;
 	int err = 0;
@@ -392,6 +393,8 @@ carry_out(struct crew *crew, const struct record *request, uint8_t *data)
 	case RECORD_REQUEST_ZERO:
 		if (request->flags & CREW_NO_HOLE)
 			flags |= IMAGE_NO_HOLE;
+		else if (crew->options.leaves_room)
+			flags |= IMAGE_LEAVE_ROOM;
 		return image_zero(image, request->offset, request->length,
 		    flags);
 	case RECORD_REQUEST_TRIM:

@@ -42,6 +42,8 @@ struct crew_options {
 	/* Weights of what a request is. */
 	unsigned reads, writes, zeros, trims, flushes;
 	unsigned fua_one_in;	/* of writes, zeros and trims; 0: none */
+	enum image_discard discard;
+	bool leaves_room;	/* of zeros that may be holes */
 	unsigned compressed_one_in; /* of writes; 0: none */
 	unsigned length_max;	/* of a request, in bytes */
 	/* Where they go: the first clusters of as many equal parts of the

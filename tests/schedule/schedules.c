@@ -3,10 +3,10 @@
  * Random schedules: a crew of clients on two simulated loops, mixed requests
  * to a few clusters, every order of completion that the seed brings.
  *
- *	schedules IMAGE FIRST-SEED COUNT [packed]
+ *	schedules IMAGE FIRST-SEED COUNT [packed|staying]
  *
- * IMAGE is an empty qcow2 file; packed: half of the writes are of compressed
- * clusters.  After each: no read saw a byte that its
+ * IMAGE is an empty qcow2 file.  packed: half of the writes are of compressed
+ * clusters; staying: with discard=no-unref.  After each: no read saw a byte that its
  * sector must not have (sectors say who wrote them), nothing waits for ever,
  * and the file is clean.  A failure prints its seed; run it alone with COUNT 1.
  *
@@ -36,6 +36,26 @@ static const struct crew_options packed = {
 	.compressed_one_in = 2, .fua_one_in = 8, .length_max = 16384,
 	.places = 2, .place_bytes = 32768,
 };
+
+/* As narrow, with clusters that keep their place, and zeros that leave them. */
+static const struct crew_options staying = {
+	.loops = 2, .clients = 6, .requests = 30,
+	.discard = IMAGE_DISCARD_NO_UNREF, .leaves_room = true,
+	.reads = 4, .writes = 6, .zeros = 3, .trims = 3, .flushes = 2,
+	.fua_one_in = 8, .length_max = 16384,
+	.places = 2, .place_bytes = 32768,
+};
+
+/* The options of that name, NULL for none; or NULL. */
+static const struct crew_options *
+find_options(const char *name)
+{
+	if (!name)
+		return &narrow;
+	if (!strcmp(name, "packed"))
+		return &packed;
+	return strcmp(name, "staying") ? NULL : &staying;
+}
 
 static int
 try_seed(struct file *base, const struct crew_options *how, uint64_t seed,
@@ -70,13 +90,15 @@ try_seed(struct file *base, const struct crew_options *how, uint64_t seed,
 int
 main(int argc, char **argv)
 {
-	const struct crew_options *how = argc == 5 ? &packed : &narrow;
+	const struct crew_options *how = NULL;
 	uint64_t first, count, failed = 0;
 	struct file *base;
 
-	if (argc != 4 && (argc != 5 || strcmp(argv[4], "packed"))) {
-		fprintf(stderr,
-		    "usage: schedules IMAGE FIRST-SEED COUNT [packed]\n");
+	if (argc == 4 || argc == 5)
+		how = find_options(argv[4]);
+	if (!how) {
+		fprintf(stderr, "usage: schedules IMAGE FIRST-SEED COUNT "
+		    "[packed|staying]\n");
 		return 64;
 	}
 	first = strtoull(argv[2], NULL, 10);
