@@ -138,6 +138,16 @@ entry_compressed(uint64_t entry, unsigned cluster_bits)
 	return span;
 }
 
+/* Whether it has a host cluster that nobody else refers to. */
+static inline bool
+entry_owns_host(uint64_t entry)
+{
+	enum cluster_kind kind = entry_kind(entry);
+
+	return (kind == CLUSTER_NORMAL || kind == CLUSTER_ZERO_ALLOCATED) &&
+	    entry_copied(entry);
+}
+
 /*
  * The host clusters that an L2 entry refers to: how many, from *firstp on.
  * Each of them has one reference by it.
@@ -160,6 +170,18 @@ entry_clusters(uint64_t entry, unsigned cluster_bits, uint64_t *firstp)
 	default:
 		return 0;
 	}
+}
+
+/* The entry of a stream of bytes, at most a cluster, at host. */
+static inline uint64_t
+entry_of_compressed(uint64_t host, uint32_t bytes, unsigned cluster_bits)
+{
+	unsigned shift = 62 - (cluster_bits - 8);
+	uint64_t sectors = (host + bytes - 1) / ENTRY_SECTOR_BYTES -
+	    host / ENTRY_SECTOR_BYTES;
+
+	assert(bytes > 0 && bytes <= 1u << cluster_bits && host >> shift == 0);
+	return ENTRY_COMPRESSED | sectors << shift | host;
 }
 
 /* The first host offset that a compressed L2 entry cannot name. */

@@ -12,6 +12,7 @@
 #include "qcow2/chain.h"
 #include "qcow2/encrypted.h"
 #include "qcow2/internal.h"
+#include "qcow2/zeros_only.h"
 #include "runtime/buf.h"
 #include "runtime/file_holder.h"
 
@@ -130,7 +131,25 @@ image_write(struct image *image, uint64_t guest, const void *data,
 
 	if (err)
 		return err;
+	if (image->detect_zeroes != IMAGE_DETECT_OFF &&
+	    zeros_only(data, length))
+		return image->ops->zero(image, guest, length, flags |
+		    (image->detect_zeroes == IMAGE_DETECT_ON ?
+		    IMAGE_LEAVE_ROOM : 0));
 	return image->ops->write(image, guest, data, length, flags);
+}
+
+int
+image_write_compressed(struct image *image, uint64_t guest, const void *data,
+    size_t length)
+{
+	int err = may_change(image, guest, length);
+
+	if (!err && !image->ops->write_compressed)
+		err = -ENOTSUP;
+	if (err)
+		return err;
+	return image->ops->write_compressed(image, guest, data, length);
 }
 
 int
@@ -265,6 +284,7 @@ open_layer(struct file *file, const char *path, enum image_format format,
 	image->writable = writable;
 	image->force_share = options->force_share && !writable;
 	image->discard = options->discard;
+	image->detect_zeroes = options->detect_zeroes;
 	image->loops = options->loops ? options->loops : 1;
 	image->path = strdup(path);
 	err = image->path ? lock(image, error) :

@@ -34,6 +34,18 @@ enum image_format {
 enum image_discard {
 	IMAGE_DISCARD_UNMAP,	/* frees clusters and gives room back */
 	IMAGE_DISCARD_IGNORE,	/* does nothing */
+	/*
+	 * Gives room back, but clusters keep their place in the file, so that
+	 * it does not get fragmented.  Not for version 2.
+	 */
+	IMAGE_DISCARD_NO_UNREF,
+};
+
+/* What image_write() does with data that is nothing but zeros. */
+enum image_detect_zeroes {
+	IMAGE_DETECT_OFF,	/* writes it */
+	IMAGE_DETECT_ON,	/* image_zero() with IMAGE_LEAVE_ROOM */
+	IMAGE_DETECT_UNMAP,	/* image_zero() */
 };
 
 /* Images below the top that one chain may have. */
@@ -56,6 +68,7 @@ struct image_options {
 	bool backing_format_told; /* backing_format rules over the file's */
 	enum image_format backing_format;
 	enum image_discard discard;
+	enum image_detect_zeroes detect_zeroes;
 	const char *const *backing_dirs; /* allowed besides the file's own */
 	unsigned backing_dirs_count;
 	/*
@@ -143,9 +156,19 @@ co_fn int image_plan(struct image *image, uint64_t guest, uint64_t length,
 #define IMAGE_FUA	1u	/* stable before the return */
 #define IMAGE_NO_HOLE	2u	/* image_zero(): keep the room allocated */
 #define IMAGE_FAST	4u	/* image_zero(): -ENOTSUP rather than write */
+#define IMAGE_LEAVE_ROOM 8u	/* image_zero(): keep what is allocated so */
 
 co_fn int image_write(struct image *image, uint64_t guest, const void *data,
     size_t length, unsigned flags);
+
+/*
+ * Compresses and writes one whole guest cluster, or what the disk has of its
+ * last one, that has no host cluster in this image yet: -EIO if it has one.  A
+ * cluster that does not shrink is written as it is.  Many may be under way.
+ * -ENOTSUP for a raw or an encrypted image.
+ */
+co_fn int image_write_compressed(struct image *image, uint64_t guest,
+    const void *data, size_t length);
 
 /* Makes the range read as zeros. */
 co_fn int image_zero(struct image *image, uint64_t guest, uint64_t length,

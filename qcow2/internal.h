@@ -30,6 +30,7 @@
 #include "qcow2/image.h"
 #include "qcow2/metadata.h"
 #include "qcow2/moves.h"
+#include "qcow2/pack.h"
 #include "qcow2/quarantine.h"
 #include "qcow2/refcount.h"
 #include "qcow2/sharing.h"
@@ -62,6 +63,8 @@ struct image_ops {
 	    struct image_extent *extent);
 	int (*write)(struct image *image, uint64_t guest, const void *data,
 	    size_t length, unsigned flags);
+	int (*write_compressed)(struct image *image, uint64_t guest,
+	    const void *data, size_t length);	/* NULL: it cannot */
 	int (*zero)(struct image *image, uint64_t guest, uint64_t length,
 	    unsigned flags);
 	int (*discard)(struct image *image, uint64_t guest, uint64_t length,
@@ -81,6 +84,7 @@ struct image {
 	bool writable;
 	bool force_share;
 	enum image_discard discard;
+	enum image_detect_zeroes detect_zeroes;
 	bool can_splice;		/* see image_plan() */
 	bool encrypted;
 	struct aes *aes;		/* if encrypted, and data is wanted */
@@ -115,6 +119,7 @@ struct image {
 	struct refcounts refcounts;
 	struct allocator allocator;
 	struct quarantine quarantine;
+	struct packer packer;
 	struct barrier barrier;
 	struct moves moves;
 	struct co_mutex l2_making;	/* one new L2 table at a time */
@@ -189,6 +194,12 @@ co_fn int read_compressed_cluster(struct image *image, uint64_t entry,
 co_fn int room_keep(struct image *image, uint64_t guest, uint64_t count,
     bool on_disk);
 
+/*
+ * After -ENOSPC, not in the monitor: gives back to the host what is in
+ * quarantine.  Whether it may be worth another try.
+ */
+co_fn bool qcow2_make_host_room(struct image *image);
+
 struct l2_run;
 /* l2_pin(), l2_run(), l2_unpin(), in the monitor. */
 co_fn int qcow2_find_run(struct image *image, uint64_t guest,
@@ -245,6 +256,8 @@ co_fn int qcow2_status(struct image *image, uint64_t guest, uint64_t length,
     struct image_extent *extent);
 co_fn int qcow2_write(struct image *image, uint64_t guest, const void *data,
     size_t length, unsigned flags);
+co_fn int qcow2_write_compressed(struct image *image, uint64_t guest,
+    const void *data, size_t length);
 co_fn int qcow2_zero(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags);
 co_fn int qcow2_discard(struct image *image, uint64_t guest,

@@ -430,6 +430,7 @@ finish_writing(struct image *image)
 	quarantine_unwatch(image);
 	barrier_wait_idle(image);
 	image->allocator.used = false;
+	pack_let_go(image);
 	err = settle(image);
 	if (!err)
 		err = alloc_return_reserve(image);
@@ -461,6 +462,7 @@ const struct image_ops qcow2_ops = {
 	.plan = qcow2_plan,
 	.status = qcow2_status,
 	.write = qcow2_write,
+	.write_compressed = qcow2_write_compressed,
 	.zero = qcow2_zero,
 	.discard = qcow2_discard,
 	.flush = qcow2_flush,

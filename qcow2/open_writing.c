@@ -230,6 +230,13 @@ open_for_writing(struct image *image, const struct image_options *options,
 	uint64_t used_end = file_end;
 	int err;
 
+	if (options->discard == IMAGE_DISCARD_NO_UNREF &&
+	    !image->limits.zero_flag) {
+		error_set(error, -ENOTSUP, "%s is of version 2, which has no "
+		    "zeros for clusters that keep their place", image->path);
+		error_hint(error, "use --discard unmap");
+		return -ENOTSUP;
+	}
 	image->device_bytes = image->limits.host_end;
 	err = check_tables(image, error);
 	/* First, since it has a limit: there may be very many blocks. */

@@ -191,7 +191,7 @@ release_last(struct image *image, uint64_t cluster, uint64_t count)
 	if (guard_new(image, cluster << image->cluster_bits,
 	    count << image->cluster_bits))
 		return;
-	if (image->discard == IMAGE_DISCARD_UNMAP)
+	if (image->discard != IMAGE_DISCARD_IGNORE)
 		file_fallocate(image->file, FILE_PUNCH,
 		    cluster << image->cluster_bits,
 		    count << image->cluster_bits);
@@ -205,14 +205,15 @@ quarantine_let_out(struct image *image, uint64_t cluster, uint64_t count)
 		uint64_t part = count < RELEASE_CLUSTERS ? count :
 		    RELEASE_CLUSTERS;
 		uint64_t last = count_last_references(image, cluster, part);
-		uint64_t left;
 
 		if (last > 0) {
 			part = last;
 			release_last(image, cluster, part);
 		} else {
+			/* By now it may be the last one, too. */
 			part = 1;
-			refcount_drop(image, cluster, &left);
+			alloc_give_back(image, cluster << image->cluster_bits,
+			    1);
 		}
 		cluster += part;
 		count -= part;

@@ -138,7 +138,7 @@ raw_zero(struct image *image, uint64_t guest, uint64_t length,
 		return 0;
 	if (image->failed)
 		return -EIO;
-	if (!(flags & IMAGE_NO_HOLE))
+	if (!(flags & (IMAGE_NO_HOLE | IMAGE_LEAVE_ROOM)))
 		err = file_fallocate(image->file, FILE_PUNCH, guest, length);
 	if (err == -EOPNOTSUPP)
 		err = file_fallocate(image->file, FILE_ZERO, guest, length);

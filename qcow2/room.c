@@ -7,16 +7,6 @@
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 
-/* Whether the guest cluster has a host cluster that is this image's own. */
-static bool
-has_own_host(uint64_t entry)
-{
-	enum cluster_kind kind = entry_kind(entry);
-
-	return (kind == CLUSTER_NORMAL || kind == CLUSTER_ZERO_ALLOCATED) &&
-	    entry_copied(entry);
-}
-
 /*
  * Sets the zero flag of the clusters from guest on that have host clusters of
  * their own; how many, at most count.  Writes in place may be under way to
@@ -35,7 +25,7 @@ flag_own(struct image *image, struct slice *slice, uint64_t guest,
 	while (flagged < count) {
 		uint64_t entry = entry_load(entries, index + flagged);
 
-		if (!has_own_host(entry) ||
+		if (!entry_owns_host(entry) ||
 		    (slice->faulty && slice_l2_fault(image, entry)))
 			break;
 		entry_store(entries, index + flagged, entry | ENTRY_ZERO);
@@ -59,7 +49,7 @@ count_without_host(const struct image *image, const struct slice *slice,
 
 		if (slice->faulty && slice_l2_fault(image, entry))
 			return -EIO;
-		if (has_own_host(entry))
+		if (entry_owns_host(entry))
 			break;
 	}
 	*withoutp = without;

@@ -473,9 +473,8 @@ leave_epoch:
 	return err;
 }
 
-/* After ENOSPC: whatever the quarantine holds is given back to the host. */
-co_fn static bool
-make_host_room(struct image *image)
+bool
+qcow2_make_host_room(struct image *image)
 {
 	bool made = false;
 
@@ -510,7 +509,7 @@ qcow2_write(struct image *image, uint64_t guest, const void *data,
 			continue;
 		if (err == -ENOSPC && !made_room) {
 			made_room = true;
-			if (make_host_room(image))
+			if (qcow2_make_host_room(image))
 				continue;
 		}
 		if (err)

@@ -25,14 +25,26 @@ has_backing_at(const struct image *image, uint64_t guest)
 	return image->backing && guest < image->backing->size_bytes;
 }
 
-/* ---- freeing ---- */
+/* What becomes of the host clusters behind what is cleared. */
+enum room {
+	ROOM_FREE,	/* they are freed */
+	ROOM_LEAVE,	/* those that are this image's own stay */
+	ROOM_PUNCH,	/* the same, but the host gets their room back */
+	ROOM_KEEP,	/* afterwards there is one behind every cluster */
+};
 
-/* The entry that reads as zeros and has no host cluster. */
+/* ---- clearing ---- */
+
+/* The entry that reads as zeros; version 2 has none with a host cluster. */
 static uint64_t
-cleared(const struct image *image, uint64_t guest, uint64_t entry)
+cleared(const struct image *image, uint64_t guest, uint64_t entry,
+    enum room room)
 {
 	if (entry_kind(entry) == CLUSTER_ZERO)
 		return entry;
+	if (room != ROOM_FREE && image->limits.zero_flag &&
+	    entry_owns_host(entry))
+		return entry | ENTRY_ZERO;
 	return image->limits.zero_flag && has_backing_at(image, guest) ?
 	    ENTRY_ZERO : 0;
 }
@@ -40,7 +52,7 @@ cleared(const struct image *image, uint64_t guest, uint64_t entry)
 /* How many of the count entries from guest on have to change. */
 static int
 count_changes(const struct image *image, const struct slice *slice,
-    uint64_t guest, uint64_t count, uint64_t *changesp)
+    uint64_t guest, uint64_t count, enum room room, uint64_t *changesp)
 {
 	size_t index = l2_slice_index(image, guest);
 	uint64_t changes = 0;
@@ -51,17 +63,21 @@ count_changes(const struct image *image, const struct slice *slice,
 		if (slice->faulty && slice_l2_fault(image, entry))
 			return -EIO;
 		if (cleared(image, guest + (i << image->cluster_bits),
-		    entry) != entry)
+		    entry, room) != entry)
 			changes++;
 	}
 	*changesp = changes;
 	return 0;
 }
 
-/* Changes what is to be changed; the slice is pinned and the table ours. */
+/*
+ * Changes what is to be changed; the slice is pinned and the table ours.
+ * Writes in place may be under way to host clusters that stay: see
+ * kept_room_usable() in write.c.
+ */
 static int
 clear_entries(struct image *image, struct slice *slice, uint64_t guest,
-    uint64_t count, uint64_t changes)
+    uint64_t count, enum room room, uint64_t changes)
 {
 	size_t index = l2_slice_index(image, guest);
 	uint8_t *entries;
@@ -76,19 +92,54 @@ clear_entries(struct image *image, struct slice *slice, uint64_t guest,
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t old = entry_load(entries, index + i);
 		uint64_t entry = cleared(image,
-		    guest + (i << image->cluster_bits), old);
+		    guest + (i << image->cluster_bits), old, room);
 
 		if (entry == old)
 			continue;
 		entry_store(entries, index + i, entry);
-		quarantine_add_entry(image, old);
+		if (entry_host(entry))
+			image->zeroed_epoch = image->epochs.now;
+		else
+			quarantine_add_entry(image, old);
 	}
 	return 0;
 }
 
-/* Frees count clusters of one slice, under a claim, in the monitor. */
+/*
+ * Gives the host the room of the host clusters that stayed.  Under the claim
+ * nobody can take them for data meanwhile.  O3 would let it wait for the
+ * entries to be stable, so that whatever a crash leaves is whole; here what it
+ * leaves of the old content is zeros, which is the new one.
+ */
 co_fn static int
-free_claimed(struct image *image, uint64_t guest, uint64_t count)
+punch(struct image *image, uint64_t guest, uint64_t count)
+{
+	uint64_t end = guest + (count << image->cluster_bits);
+	int err = 0;
+
+	while (guest < end && !err) {
+		struct l2_run run;
+
+		err = qcow2_find_run(image, guest, end - guest, &run);
+		if (err)
+			return err;
+		guest += run.length;
+		if (run.kind != CLUSTER_ZERO_ALLOCATED ||
+		    !entry_owns_host(run.entry))
+			continue;
+		err = guard_new(image, run.host, run.length);
+		/* A failure only means that the host has less room. */
+		if (!err)
+			file_fallocate(image->file, FILE_PUNCH, run.host,
+			    run.length);
+	}
+	return err;
+}
+
+/* Clears count clusters of one slice, under a claim, in the monitor. */
+co_fn static int
+clear_claimed(struct image *image, uint64_t guest, uint64_t count,
+    enum room room)
 {
 	struct slice *slice;
 	uint64_t changes;
@@ -100,7 +151,7 @@ free_claimed(struct image *image, uint64_t guest, uint64_t count)
 			return err;
 		changes = slice ? 0 : has_backing_at(image, guest);
 		if (slice)
-			err = count_changes(image, slice, guest, count,
+			err = count_changes(image, slice, guest, count, room,
 			    &changes);
 		if (err || changes == 0 || (slice && owned))
 			break;
@@ -111,8 +162,11 @@ free_claimed(struct image *image, uint64_t guest, uint64_t count)
 			return err;
 	}
 	if (!err && changes > 0)
-		err = clear_entries(image, slice, guest, count, changes);
+		err = clear_entries(image, slice, guest, count, room,
+		    changes);
 	l2_unpin(image, slice);
+	if (!err && room == ROOM_PUNCH)
+		err = punch(image, guest, count);
 	return err;
 }
 
@@ -124,7 +178,7 @@ free_claimed(struct image *image, uint64_t guest, uint64_t count)
  */
 co_fn static int
 clear_step(struct image *image, uint64_t guest, uint64_t length,
-    bool keep_room, uint64_t *donep)
+    enum room room, uint64_t *donep)
 {
 	atomic_uint *epoch;
 	struct slice *slice;
@@ -150,7 +204,7 @@ clear_step(struct image *image, uint64_t guest, uint64_t length,
 		goto leave_epoch;
 	end = l2_slice_end(image, slice, guest);
 	l2_unpin(image, slice);
-	if (!slice && !keep_room && !has_backing_at(image, guest)) {
+	if (!slice && room != ROOM_KEEP && !has_backing_at(image, guest)) {
 		/* No table, nothing below: all of it is zeros already. */
 		*donep = end - guest < length ? end - guest : length;
 		goto leave_epoch;
@@ -162,10 +216,10 @@ clear_step(struct image *image, uint64_t guest, uint64_t length,
 	claim_take(image, &claim, guest, end - guest);
 	if (image->failed)
 		err = -EIO;
-	else if (keep_room)
+	else if (room == ROOM_KEEP)
 		err = room_keep(image, guest, count, true);
 	else
-		err = free_claimed(image, guest, count);
+		err = clear_claimed(image, guest, count, room);
 	claim_release(image, &claim);
 leave_epoch:
 	epoch_leave(epoch);
@@ -177,15 +231,14 @@ leave:
 /* guest is at a cluster's start; length goes to one's end or the disk's. */
 co_fn static int
 clear_clusters(struct image *image, uint64_t guest, uint64_t length,
-    bool keep_room)
+    enum room room)
 {
 	unsigned step_entries = image->slices.slice_bytes / ENTRY_BYTES;
 	unsigned entries = 0;
 
 	while (length > 0) {
 		uint64_t done = 0;
-		int err = clear_step(image, guest, length, keep_room,
-		    &done);
+		int err = clear_step(image, guest, length, room, &done);
 
 		if (err)
 			return err;
@@ -226,7 +279,7 @@ middle_of(const struct image *image, uint64_t guest, uint64_t length)
 /* Writes zeros where something else may stand, or where there is no room. */
 co_fn static int
 write_zeros(struct image *image, uint64_t guest, uint64_t length,
-    bool keep_room)
+    enum room room)
 {
 	while (length > 0) {
 		struct image_extent extent;
@@ -237,7 +290,7 @@ write_zeros(struct image *image, uint64_t guest, uint64_t length,
 		if (err)
 			return err;
 		part = extent.length;
-		if (!extent.zero || (keep_room && !extent.allocated)) {
+		if (!extent.zero || (room == ROOM_KEEP && !extent.allocated)) {
 			part = part < ZEROS_BYTES ? part : ZEROS_BYTES;
 			err = qcow2_write(image, guest, zeros, part, 0);
 		}
@@ -256,10 +309,21 @@ write_zeros(struct image *image, uint64_t guest, uint64_t length,
  * of a cluster that keeps its room.
  */
 static bool
-can_clear(const struct image *image, uint64_t guest, bool keep_room)
+can_clear(const struct image *image, uint64_t guest, enum room room)
 {
 	return image->limits.zero_flag ||
-	    (!keep_room && !has_backing_at(image, guest));
+	    (room != ROOM_KEEP && !has_backing_at(image, guest));
+}
+
+static enum room
+room_of_zeros(const struct image *image, unsigned flags)
+{
+	if (flags & IMAGE_NO_HOLE)
+		return ROOM_KEEP;
+	if (flags & IMAGE_LEAVE_ROOM)
+		return ROOM_LEAVE;
+	return image->discard == IMAGE_DISCARD_NO_UNREF ? ROOM_PUNCH :
+	    ROOM_FREE;
 }
 
 /* -EAGAIN: the disk has become longer meanwhile, so begin anew. */
@@ -268,23 +332,23 @@ zero_range(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {
 	struct middle middle = middle_of(image, guest, length);
-	bool keep_room = flags & IMAGE_NO_HOLE;
+	enum room room = room_of_zeros(image, flags);
 	int err;
 
 	if (middle.begin == middle.end ||
-	    !can_clear(image, guest, keep_room)) {
+	    !can_clear(image, guest, room)) {
 		if (flags & IMAGE_FAST)
 			return -ENOTSUP;
-		err = write_zeros(image, guest, length, keep_room);
+		err = write_zeros(image, guest, length, room);
 	} else {
 		err = write_zeros(image, guest, middle.begin - guest,
-		    keep_room);
+		    room);
 		if (!err)
 			err = clear_clusters(image, middle.begin,
-			    middle.end - middle.begin, keep_room);
+			    middle.end - middle.begin, room);
 		if (!err && guest + length > middle.end)
 			err = write_zeros(image, middle.end,
-			    guest + length - middle.end, keep_room);
+			    guest + length - middle.end, room);
 	}
 	return err;
 }
@@ -306,6 +370,8 @@ int
 qcow2_discard(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {
+	enum room room = image->discard == IMAGE_DISCARD_NO_UNREF ?
+	    ROOM_PUNCH : ROOM_FREE;
 	int err;
 
 	do {
@@ -313,9 +379,9 @@ qcow2_discard(struct image *image, uint64_t guest, uint64_t length,
 
 		err = 0;
 		if (middle.begin < middle.end &&
-		    can_clear(image, middle.begin, false))
+		    can_clear(image, middle.begin, room))
 			err = clear_clusters(image, middle.begin,
-			    middle.end - middle.begin, false);
+			    middle.end - middle.begin, room);
 	} while (err == -EAGAIN);
 	if (!err && flags & IMAGE_FUA)
 		err = qcow2_flush(image);

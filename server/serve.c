@@ -139,6 +139,8 @@ open_export(struct serve *serve, unsigned index, struct error *error)
 		.backing_format = options->backing_format >= 0 ?
 		    (enum image_format)options->backing_format : IMAGE_QCOW2,
 		.discard = (enum image_discard)options->discard,
+		.detect_zeroes =
+		    (enum image_detect_zeroes)options->detect_zeroes,
 		.backing_dirs = options->backing_dirs.list,
 		.backing_dirs_count = options->backing_dirs.count,
 		.keys = serve->keys.list,

@@ -35,6 +35,7 @@ struct serve_options {
 	int backing_format;
 	struct option_texts backing_dirs;
 	int discard;		/* enum image_discard */
+	int detect_zeroes;	/* enum image_detect_zeroes */
 	struct key_options keys;
 	int64_t threads;
 	int io;			/* enum loop_engine */

@@ -21,7 +21,11 @@ static const char *const format_names[] = {
 };
 static const char *const discard_names[] = {
 	[IMAGE_DISCARD_UNMAP] = "unmap", [IMAGE_DISCARD_IGNORE] = "ignore",
-	NULL,
+	[IMAGE_DISCARD_NO_UNREF] = "no-unref", NULL,
+};
+static const char *const detect_names[] = {
+	[IMAGE_DETECT_OFF] = "off", [IMAGE_DETECT_ON] = "on",
+	[IMAGE_DETECT_UNMAP] = "unmap", NULL,
 };
 static const char *const io_names[] = {
 	[LOOP_AUTO] = "auto", [LOOP_URING] = "uring",
@@ -65,9 +69,12 @@ const struct option_spec serve_specs[] = {
 	{ "refuse-bitmaps", 0, OPTION_FLAG, NULL,
 	  "rather than invalidate persistent bitmaps",
 	  FIELD(refuse_bitmaps) },
-	{ "discard", 0, OPTION_CHOICE, "unmap|ignore",
+	{ "discard", 0, OPTION_CHOICE, "unmap|ignore|no-unref",
 	  "what a client's trim does (unmap)", FIELD(discard),
 	  .choices = discard_names },
+	{ "detect-zeroes", 0, OPTION_CHOICE, "off|on|unmap",
+	  "what writes of zeros become (off)", FIELD(detect_zeroes),
+	  .choices = detect_names },
 	{ "threads", 0, OPTION_NUMBER, "N",
 	  "event loops (one for each CPU)", FIELD(threads),
 	  .min = 1, .max = SERVER_LOOPS_MAX },
@@ -218,6 +225,16 @@ check_options(const struct serve_options *options)
 		return options_complain(&serve_command,
 		    "--ready-fd %lld: this descriptor is not open",
 		    (long long)options->ready_fd);
+	if (options->discard == IMAGE_DISCARD_NO_UNREF &&
+	    options->format == IMAGE_RAW)
+		return options_complain(&serve_command,
+		    "--discard no-unref is for qcow2; nothing in a raw image "
+		    "loses its place, so use unmap");
+	if (options->detect_zeroes == IMAGE_DETECT_UNMAP &&
+	    options->discard == IMAGE_DISCARD_IGNORE)
+		return options_complain(&serve_command,
+		    "--detect-zeroes unmap gives room back, which --discard "
+		    "ignore forbids; use on");
 	if (options->force_share && !options->read_only)
 		return options_complain(&serve_command,
 		    "--force-share is only safe read-only; add -r");

@@ -153,6 +153,7 @@ crew_open_image(const struct crew_options *options, struct sim *sim,
 		.format = IMAGE_QCOW2, .writable = true, .no_backing = true,
 		.loops = options->loops,
 		.keys = &test_key, .keys_count = options->encrypted,
+		.discard = options->discard,
 	};
 	struct image *image, *backing = NULL;
 	int err = 0;
@@ -318,10 +319,28 @@ choose_range(struct crew *crew, struct record *request)
 		request->length = size - request->offset;
 }
 
+/* Makes the write one of a cluster; of what the disk has of its last one. */
+static void
+choose_compressed(struct crew *crew, struct record *request)
+{
+	uint64_t begin = request->offset - request->offset %
+	    crew->cluster_bytes;
+	uint64_t left = crew->size_bytes - begin;
+
+	/* A part of a sector at the end of the disk is nobody's. */
+	if (left < crew->cluster_bytes && left % SECTOR_BYTES)
+		return;
+	request->offset = begin;
+	request->length = left < crew->cluster_bytes ? left :
+	    crew->cluster_bytes;
+	request->flags = CREW_COMPRESSED;
+}
+
 struct record
 crew_choose(struct crew *crew, unsigned client)
 {
 	unsigned one_in = crew->options.fua_one_in;
+	unsigned compressed = crew->options.compressed_one_in;
 	struct record request = {
 		.kind = choose_kind(crew), .source = client,
 	};
@@ -336,7 +355,25 @@ crew_choose(struct crew *crew, unsigned client)
 		request.flags |= CREW_NO_HOLE;
 	if (request.kind == RECORD_REQUEST_WRITE)
 		request.value = ++crew->values;
+	if (request.kind == RECORD_REQUEST_WRITE && compressed &&
+	    sim_below(crew->sim, compressed) == 0)
+		choose_compressed(crew, &request);
 	return request;
+}
+
+co_fn static int
+write_data(struct image *image, const struct record *request,
+    const uint8_t *data, unsigned flags)
+{
+	int err = -EIO;
+
+	if (request->flags & CREW_COMPRESSED)
+		err = image_write_compressed(image, request->offset, data,
+		    request->length);
+	if (err == -EIO)
+		err = image_write(image, request->offset, data,
+		    request->length, flags);
+	return err;
 }
 
 co_fn static int
@@ -352,11 +389,12 @@ carry_out(struct crew *crew, const struct record *request, uint8_t *data)
 	case RECORD_REQUEST_WRITE:
 		sector_fill(data, request->length, CREW_SECTOR_SEED,
 		    request->value, request->offset);
-		return image_write(image, request->offset, data,
-		    request->length, flags);
+		return write_data(image, request, data, flags);
 	case RECORD_REQUEST_ZERO:
 		if (request->flags & CREW_NO_HOLE)
 			flags |= IMAGE_NO_HOLE;
+		else if (crew->options.leaves_room)
+			flags |= IMAGE_LEAVE_ROOM;
 		return image_zero(image, request->offset, request->length,
 		    flags);
 	case RECORD_REQUEST_TRIM:
@@ -649,6 +687,8 @@ print_entry(const struct record *entry)
 		printf(" %s", entry->flags & RECORD_FUA ? "FUA" : "DSYNC");
 	if (entry->flags & CREW_NO_HOLE)
 		printf(" NO_HOLE");
+	if (entry->flags & CREW_COMPRESSED)
+		printf(" COMPRESSED");
 	printf("%s\n", entry->result < 0 ? " FAILED" : "");
 }
 

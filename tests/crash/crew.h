@@ -31,6 +31,8 @@ enum crew_content {
 
 /* A flag of zeros in the record, beside those of record.h: keep the room. */
 #define CREW_NO_HOLE 256u
+/* And of writes: of one whole cluster, compressed if it has no host cluster. */
+#define CREW_COMPRESSED 512u
 
 struct crew_options {
 	uint64_t seed;
@@ -40,6 +42,9 @@ struct crew_options {
 	/* Weights of what a request is. */
 	unsigned reads, writes, zeros, trims, flushes;
 	unsigned fua_one_in;	/* of writes, zeros and trims; 0: none */
+	enum image_discard discard;
+	bool leaves_room;	/* of zeros that may be holes */
+	unsigned compressed_one_in; /* of writes; 0: none */
 	unsigned length_max;	/* of a request, in bytes */
 	/* Where they go: the first clusters of as many equal parts of the
 	 * disk, so that L2 slices and tables are many and clusters few. */

@@ -9,7 +9,10 @@
 #define WORDS (SECTOR_BYTES / sizeof(uint64_t))
 #define HEAD_WORDS 4
 
-/* A word that follows from the label; the next ones follow from it. */
+/*
+ * A word that follows from the label; the next ones follow from it, with bytes
+ * enough alike that the sector can be compressed.
+ */
 static uint64_t
 first_word(const struct sector_label *label)
 {
@@ -20,7 +23,7 @@ first_word(const struct sector_label *label)
 static uint64_t
 next_word(uint64_t word)
 {
-	return word * 0xd1342543de82ef95ull + 1;
+	return word + (UINT64_C(1) << 56);
 }
 
 void

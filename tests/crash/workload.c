@@ -84,6 +84,28 @@ static const struct workload workloads[] = {
 		.fua_one_in = 2, .length_max = 4096,
 		.places = 2, .place_bytes = 4096,
 	}},
+	/* Compressed clusters, packed, freed and written over. */
+	{.name = "pack", .options = {
+		.loops = 2, .clients = 3, .requests = 12,
+		.writes = 7, .zeros = 1, .trims = 3, .flushes = 3,
+		.compressed_one_in = 2, .fua_one_in = 8, .length_max = 4096,
+		.places = 2, .place_bytes = 16384,
+	}},
+	/* Clusters that keep their place, and are punched. */
+	{.name = "stay", .options = {
+		.loops = 2, .clients = 3, .requests = 10,
+		.discard = IMAGE_DISCARD_NO_UNREF,
+		.writes = 5, .zeros = 2, .trims = 3, .flushes = 3,
+		.fua_one_in = 8, .length_max = 8192,
+		.places = 2, .place_bytes = 8192,
+	}},
+	/* Zeros that leave clusters where they are, as found in writes. */
+	{.name = "detect", .options = {
+		.loops = 2, .clients = 3, .requests = 10, .leaves_room = true,
+		.writes = 5, .zeros = 4, .trims = 1, .flushes = 3,
+		.fua_one_in = 8, .length_max = 8192,
+		.places = 2, .place_bytes = 8192,
+	}},
 	/* Closed with everything in the air. */
 	{.name = "close", .options = {
 		.loops = 2, .clients = 3, .requests = 5, .closes = true,

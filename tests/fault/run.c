@@ -244,7 +244,8 @@ co_fn static void
 start_step(struct run *run, const struct step *step, unsigned loop,
     struct play *play)
 {
-	bool writes = step->action == ACTION_WRITE;
+	bool writes = step->action == ACTION_WRITE ||
+	    step->action == ACTION_COMPRESS;
 
 	play->step = *step;
 	play->request = request_of(step->action, step->guest, step->length,
@@ -267,6 +268,7 @@ account(struct run *run, const struct play *play)
 
 	switch (request->action) {
 	case ACTION_WRITE:
+	case ACTION_COMPRESS:
 	case ACTION_ZERO:
 	case ACTION_DISCARD:
 		model_add(model, request->guest, request->length,

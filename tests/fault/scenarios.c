@@ -22,6 +22,7 @@
 
 #define READ ACTION_READ
 #define WRITE ACTION_WRITE
+#define COMPRESS ACTION_COMPRESS
 #define ZERO ACTION_ZERO
 #define DISCARD ACTION_DISCARD
 #define FLUSH {ACTION_FLUSH, 0, 0, 0}
@@ -144,6 +145,31 @@ const struct scenario scenarios[] = {
 		{WRITE, K(500), K(80), 0},
 		{DISCARD, K(0), K(64), 0},
 		FLUSH,
+	}},
+	/* ---- compressing ---- */
+	{"compressed clusters, packed and written over", MIXED, .count = 7,
+	    .steps = {
+		{COMPRESS, K(16), K(1), STEP_TOGETHER},
+		{COMPRESS, K(20), K(1), 0},
+		{WRITE, K(16), K(1), 0},
+		FLUSH,
+		{COMPRESS, K(24), K(1), STEP_TOGETHER},
+		{DISCARD, K(20), K(1), 0},
+		{READ, K(24), K(1), 0},
+	}},
+	{"a compressed cluster in a new L2 table, refcounts of two bits",
+	    SMALL(.refcount_bits = 2), .count = 5, .steps = {
+		{COMPRESS, K(256), K(1), 0},
+		{COMPRESS, K(257), K(1), 0},
+		{COMPRESS, K(258), K(1), 0},
+		{COMPRESS, K(259), K(1), 0},
+		FLUSH,
+	}},
+	{"compressed clusters over a chain", CHAINED, .count = 4, .steps = {
+		{COMPRESS, K(64), K(1), 0},
+		{COMPRESS, K(300), K(1), 0},
+		FLUSH,
+		{WRITE, K(64) + 512, 512, 0},
 	}},
 	/* ---- copying ---- */
 	{"copies of shared and compressed clusters", MIXED, .count = 4,

@@ -13,7 +13,7 @@
  *	R8   r8_allocating_write_and_zero, _and_kept_room, _and_discard,
  *	     _and_zero_of_other_half
  *	R9   r9_readers_and_writers_of_compressed,
- *	     r9_writers_of_a_shared_cluster; qnbd does not compress yet
+ *	     r9_writers_of_a_shared_cluster; and packing.c
  *	R10  r10_one_maker_of_an_l2_table, r10_new_refcount_blocks,
  *	     r10_refcount_table_moves
  *	R11  r11_refcounts_change_while_written

@@ -3,26 +3,27 @@
 #
 # Guards what requests may do to each other: 10,000 random schedules of reads,
 # writes, zeros, trims and flushes on two simulated loops, over a few clusters
-# of three sizes, and 2,000 in encrypted images.  schedules.c says which races
-# that is about.
+# of three sizes, 2,000 in encrypted images, 4,700 that compress clusters,
+# too, and 3,000 in which clusters keep their place.  schedules.c says which races that is about.
 #
 # QNBD_SEED is the first seed, TEST_ROUNDS multiplies the number of schedules.
 # A failure prints its seed; then build/tests/schedule/schedules IMAGE SEED 1,
-# with an image made as below, prints what happened.
+# and perhaps the last word, with an image made as below, prints what
+# happened.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
 
 schedules=$(dirname "$QNBD")/tests/schedule/schedules
 [ -x "$schedules" ] || fail "there is no $schedules; make check builds it"
 draw_seeds 20 15
 
-# try CLUSTER-SIZE DISK-SIZE SCHEDULES [OPTIONS]
+# try CLUSTER-SIZE DISK-SIZE SCHEDULES [OPTIONS [WORD]]
 try()
 {
 	local image=$1${4:+-$4}.qcow2
 	"$QNBD" create -o "cluster_size=$1${4:+,$4}" "$image" "$2" \
 	    2>/dev/null
-	"$schedules" "$image" "$seed" $(($3 * rounds / slower)) ||
-	    fail "clusters of $1"
+	"$schedules" "$image" "$seed" $(($3 * rounds / slower)) "${@:5}" ||
+	    fail "clusters of $1, $image ${5:-}"
 }
 
 try 512 1M 2000
@@ -31,3 +32,14 @@ try 64k 16M 2000
 try 512 1M 500 encryption=on
 try 4k 4M 1000 encryption=on
 try 64k 16M 500 encryption=on
+
+try 512 1M 1000 refcount_bits=16 packed
+try 4k 4M 2000 refcount_bits=16 packed
+try 64k 16M 100 refcount_bits=16 packed
+try 512 1M 300 refcount_bits=1 packed
+try 4k 4M 300 refcount_bits=2 packed
+try 4k 4M 1000 compression_type=zstd packed
+
+try 512 1M 1000 refcount_bits=16 staying
+try 4k 4M 1500 refcount_bits=16 staying
+try 4k 4M 500 encryption=on staying

@@ -53,7 +53,9 @@ world_create(struct world *world, const struct world_options *options)
 		.version = 3,
 		.cluster_bytes = options->cluster_bytes ?
 		    options->cluster_bytes : CREATE_CLUSTER_BYTES,
-		.refcount_bits = CREATE_REFCOUNT_BITS_DEFAULT,
+		.refcount_bits = options->refcount_bits ?
+		    options->refcount_bits : CREATE_REFCOUNT_BITS_DEFAULT,
+		.compression = options->compression,
 		.encrypted = options->encrypted,
 	};
 	struct file *empty, *device;
@@ -369,6 +371,10 @@ carry_out(struct request *request)
 	case ACTION_WRITE:
 		request->err = image_write(image, guest, request->data,
 		    length, request->flags);
+		break;
+	case ACTION_COMPRESS:
+		request->err = image_write_compressed(image, guest,
+		    request->data, length);
 		break;
 	case ACTION_ZERO:
 		request->err = image_zero(image, guest, length,

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include "qcow2/check.h"
 #include "qcow2/image.h"
+#include "qcow2/inflate.h"
 #include "runtime/file_sim.h"
 #include "runtime/record.h"
 #include "runtime/sim.h"
@@ -33,6 +34,8 @@ struct world_options {
 	uint64_t disk_bytes;		/* 0: 256 clusters */
 	uint64_t device_bytes;		/* 0: a regular file */
 	uint64_t cache_bytes;		/* 0: the default */
+	uint64_t refcount_bits;		/* 0: 16 */
+	enum compression compression;
 	bool recorded;
 	bool encrypted;
 };
@@ -108,6 +111,7 @@ void world_poke64(struct world *world, uint64_t offset, uint64_t value);
 enum action {
 	ACTION_READ,	/* and expects value */
 	ACTION_WRITE,
+	ACTION_COMPRESS,	/* image_write_compressed() */
 	ACTION_ZERO,
 	ACTION_DISCARD,
 	ACTION_FLUSH,
@@ -159,6 +163,9 @@ co_fn void world_do(struct world *world, enum action action, uint64_t guest,
 
 #define world_write(world, guest, length, value) \
 	world_do(world, ACTION_WRITE, guest, length, value, 0)
+#define world_write_compressed(world, guest, value) \
+	world_do(world, ACTION_COMPRESS, guest, \
+	    (world)->options.cluster_bytes, value, 0)
 #define world_zero(world, guest, length, flags) \
 	world_do(world, ACTION_ZERO, guest, length, 0, flags)
 #define world_discard(world, guest, length) \
