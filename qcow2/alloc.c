@@ -364,15 +364,14 @@ alloc_clusters(struct image *image, uint64_t want,
 static bool
 bring_up_run(struct allocator *allocator, uint64_t count)
 {
-	struct alloc_run *last = allocator->free + allocator->free_count - 1;
-
 	for (size_t i = 0; i < allocator->free_count; i++) {
 		struct alloc_run run = allocator->free[i];
 
 		if (run.count < count)
 			continue;
-		allocator->free[i] = *last;
-		*last = run;
+		allocator->free[i] =
+		    allocator->free[allocator->free_count - 1];
+		allocator->free[allocator->free_count - 1] = run;
 		return true;
 	}
 	return false;
