@@ -195,7 +195,9 @@ struct image_extent {
 	bool allocated;		/* a host cluster stands behind it somewhere */
 	bool compressed;
 	bool host_valid;	/* host says where the data is */
-	uint8_t depth;		/* 0: this image has it; else layers below */
+	/* 0: this image has it; else layers below.  Of what no layer has, the
+	 * last one that is long enough to have it. */
+	uint8_t depth;
 	bool present;		/* some layer says what it is */
 	uint64_t host;		/* host offset in the file of that layer */
 };

@@ -93,7 +93,7 @@ ask_backing(struct image *image, uint64_t guest, uint64_t length,
 	if (length > backing->size_bytes - guest)
 		length = backing->size_bytes - guest;
 	err = backing->ops->status(backing, guest, length, extent);
-	if (!err && extent->present)
+	if (!err)
 		extent->depth++;
 	return err;
 }

@@ -186,6 +186,46 @@ write_odd_ones(struct world *world)
 	ck_assert(extent.compressed && extent.allocated);
 }
 
+/* Half a cluster, not at the end; and beyond the end. */
+co_fn static void
+compress_parts(struct world *world)
+{
+	struct request request = request_of(ACTION_COMPRESS, A, HALF, 0x11, 0);
+
+	request_start(world, 0, &request);
+	ck_assert_int_eq(request_wait(&request), -EINVAL);
+	request.guest = 256 * CLUSTER;
+	request.length = CLUSTER;
+	request_start(world, 1, &request);
+	ck_assert_int_eq(request_wait(&request), -EINVAL);
+	world_expect(world, A, CLUSTER, 0);
+}
+
+START_TEST(parts_of_clusters_are_refused)
+{
+	world_play(&(struct world_options){.seed = _i}, compress_parts);
+}
+END_TEST
+
+co_fn static void
+compress_encrypted(struct world *world)
+{
+	struct request request = request_of(ACTION_COMPRESS, A, CLUSTER, 0x11,
+	    0);
+
+	request_start(world, 0, &request);
+	ck_assert_int_eq(request_wait(&request), -ENOTSUP);
+	world_expect(world, A, CLUSTER, 0);
+}
+
+START_TEST(encrypted_images_are_not_compressed)
+{
+	struct world_options options = {.seed = _i, .encrypted = true};
+
+	world_play(&options, compress_encrypted);
+}
+END_TEST
+
 START_TEST(noise_is_written_as_it_is_and_the_last_cluster_padded)
 {
 	struct world_options options = {
@@ -347,6 +387,8 @@ main(void)
 	const TTest *const seeded[] = {
 		streams_cross_into_the_next_cluster,
 		noise_is_written_as_it_is_and_the_last_cluster_padded,
+		parts_of_clusters_are_refused,
+		encrypted_images_are_not_compressed,
 		what_is_there_is_not_written_over,
 		a_held_cluster_is_not_reused,
 		a_stream_under_way_keeps_its_cluster,

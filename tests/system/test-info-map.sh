@@ -69,10 +69,16 @@ for ((i = 0; i < 200; i++)); do
 	writes+=(-c "write -q -z $((2048 + i * 3072)) 1536")
 done
 qemu-io "${writes[@]}" many.qcow2
+# Nothing but holes at the end of a chain, of which one is short.
+qemu-img create -q -f qcow2 short.qcow2 2M
+qemu-io -c 'write -q 0 64k' short.qcow2
+qemu-img create -q -f qcow2 -b short.qcow2 -F qcow2 longer.qcow2 4M
+qemu-img create -q -f qcow2 -b longer.qcow2 -F qcow2 holes.qcow2
+qemu-io -c 'write -q -z 64k 64k' holes.qcow2
 qemu-img create -q -f qcow2 -b ../base.raw -F raw sub/outside.qcow2
 
 for image in middle.qcow2 top.qcow2 compressed.qcow2 old.qcow2 new.qcow2 \
-    many.qcow2 sub/tiny.qcow2 "$tmp/top.qcow2"; do
+    many.qcow2 holes.qcow2 sub/tiny.qcow2 "$tmp/top.qcow2"; do
 	echo "$image:"
 	same_info "$image"
 	same_map "$image"

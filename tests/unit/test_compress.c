@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Guards compressing: a cluster of any size comes back from its stream, to
+ * readers with a window of 4 KiB, too, or is said not to shrink; and looking
+ * for zeros misses no byte.
+ */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+#include "qcow2/compress.h"
+#include "qcow2/zeros_only.h"
+#include "tests/unit/test_runtime.h"
+
+#define BYTES_MAX (2u << 20)
+
+static const enum compression codecs[] = {
+	COMPRESSION_DEFLATE, COMPRESSION_ZSTD,
+};
+
+static uint8_t plain[BYTES_MAX], packed[BYTES_MAX], back[BYTES_MAX];
+
+/* Text that compresses, with matches at distances of 5,000 bytes. */
+static void
+make_plain(size_t bytes)
+{
+	srandom(1);
+	for (size_t i = 0; i < bytes; i++)
+		plain[i] = i >= 5000 && i / 500 % 2 ? plain[i - 5000] :
+		    (uint8_t)"abcdefgh"[random() % 8];
+}
+
+START_TEST(clusters_come_back)
+{
+	for (size_t bytes = 512; bytes <= BYTES_MAX; bytes *= 2) {
+		size_t stream = 0;
+
+		make_plain(bytes);
+		ck_assert_int_eq(compress_cluster(codecs[_i], plain, bytes,
+		    packed, &stream), 0);
+		ck_assert_uint_gt(stream, 0);
+		ck_assert_uint_lt(stream, bytes);
+		memset(back, 0, bytes);
+		ck_assert_int_eq(inflate_cluster(codecs[_i], packed, stream,
+		    back, bytes), 0);
+		ck_assert(!memcmp(plain, back, bytes));
+	}
+}
+END_TEST
+
+/* As QEMU does it. */
+START_TEST(deflate_keeps_to_a_window_of_4_kib)
+{
+	z_stream stream = {.next_in = packed, .next_out = back};
+	size_t bytes = 65536, packed_bytes = 0;
+
+	make_plain(bytes);
+	ck_assert_int_eq(compress_cluster(COMPRESSION_DEFLATE, plain, bytes,
+	    packed, &packed_bytes), 0);
+	stream.avail_in = (uInt)packed_bytes;
+	stream.avail_out = (uInt)bytes;
+	ck_assert_int_eq(inflateInit2(&stream, -12), Z_OK);
+	ck_assert_int_eq(inflate(&stream, Z_FINISH), Z_STREAM_END);
+	ck_assert(!memcmp(plain, back, bytes));
+	inflateEnd(&stream);
+}
+END_TEST
+
+START_TEST(noise_does_not_shrink)
+{
+	for (size_t bytes = 512; bytes <= BYTES_MAX; bytes *= 2) {
+		size_t stream = 77;
+
+		srandom(2);
+		for (size_t i = 0; i < bytes; i++)
+			plain[i] = (uint8_t)(random() >> 7);
+		ck_assert_int_eq(compress_cluster(codecs[_i], plain, bytes,
+		    packed, &stream), -E2BIG);
+		ck_assert_uint_eq(stream, 77);
+	}
+}
+END_TEST
+
+START_TEST(no_byte_is_taken_for_zero)
+{
+	for (size_t length = 1; length < 1200; length += 1 + length / 7) {
+		memset(plain, 0xff, sizeof(plain[0]) * 1300);
+		memset(plain + 3, 0, length);
+		ck_assert(zeros_only(plain + 3, length));
+		for (size_t i = 0; i < length; i++) {
+			plain[3 + i] = 0x10;
+			ck_assert(!zeros_only(plain + 3, length));
+			plain[3 + i] = 0;
+		}
+	}
+	ck_assert(zeros_only(plain, 0));
+}
+END_TEST
+
+int
+main(void)
+{
+	Suite *suite = suite_create("compress");
+	TCase *tests = tcase_create("compress");
+
+	tcase_add_loop_test(tests, clusters_come_back, 0, 2);
+	tcase_add_test(tests, deflate_keeps_to_a_window_of_4_kib);
+	tcase_add_loop_test(tests, noise_does_not_shrink, 0, 2);
+	tcase_add_test(tests, no_byte_is_taken_for_zero);
+	suite_add_tcase(suite, tests);
+	return test_main(suite);
+}
