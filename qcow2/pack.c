@@ -12,7 +12,7 @@ room_left(const struct image *image)
 	return -(uint32_t)image->packer.next & (image->cluster_bytes - 1);
 }
 
-static void
+co_fn static void
 drop_held(struct image *image)
 {
 	uint64_t held = image->packer.next & ~(image->cluster_bytes - 1ull);

@@ -3,7 +3,8 @@
  * Races that other engines have lost, each played out step by step: one
  * operation of the disk is held while the others overtake it.
  *
- *	R1   r1_write_in_place_and_discard, _and_zero, _and_kept_room
+ *	R1   r1_write_in_place_and_discard, _and_zero, _and_kept_room,
+ *	     _and_discard_no_unref
  *	R2   r2_read_and_discard
  *	R3   r3_compressed_read_and_discard
  *	R4   r4_crash_after_reuse, r4_crash_after_reuse_of_compressed
@@ -108,7 +109,8 @@ r1_zero(struct world *world)
  * to light when a later write maps the cluster again.
  */
 co_fn static void
-r1_kept_room(struct world *world)
+write_in_place_and_stay(struct world *world, enum action action,
+    unsigned flags)
 {
 	struct request late = request_of(ACTION_WRITE, A, CLUSTER, 0x33, 0);
 	struct file_sim_hold hold = {.kinds = FILE_SIM_WRITE};
@@ -120,7 +122,7 @@ r1_kept_room(struct world *world)
 	file_sim_hold(world->disk, &hold);
 	request_start(world, 1, &late);
 	file_sim_await(&hold, 1);
-	world_zero(world, A, CLUSTER, IMAGE_NO_HOLE);
+	world_do(world, action, A, CLUSTER, 0, flags);
 	ck_assert_uint_eq(world_host(world, A), hold.offset);
 	world_expect(world, A, CLUSTER, 0);
 	world_write(world, A, 512, 0x44);
@@ -128,6 +130,18 @@ r1_kept_room(struct world *world)
 	request_finish(&late);
 	world_expect(world, A, 512, 0x44);
 	world_expect(world, A + 512, CLUSTER - 512, 0);
+}
+
+co_fn static void
+r1_kept_room(struct world *world)
+{
+	write_in_place_and_stay(world, ACTION_ZERO, IMAGE_NO_HOLE);
+}
+
+co_fn static void
+r1_discard_no_unref(struct world *world)
+{
+	write_in_place_and_stay(world, ACTION_DISCARD, 0);
 }
 
 START_TEST(r1_write_in_place_and_discard)
@@ -145,6 +159,16 @@ END_TEST
 START_TEST(r1_write_in_place_and_kept_room)
 {
 	world_play(&(struct world_options){.seed = _i}, r1_kept_room);
+}
+END_TEST
+
+START_TEST(r1_write_in_place_and_discard_no_unref)
+{
+	struct world_options options = {
+		.seed = _i, .discard = IMAGE_DISCARD_NO_UNREF,
+	};
+
+	world_play(&options, r1_discard_no_unref);
 }
 END_TEST
 
@@ -725,6 +749,7 @@ main(void)
 		r1_write_in_place_and_discard,
 		r1_write_in_place_and_zero,
 		r1_write_in_place_and_kept_room,
+		r1_write_in_place_and_discard_no_unref,
 		r2_read_and_discard,
 		r3_compressed_read_and_discard,
 		r5_punch_before_reuse,

@@ -117,6 +117,7 @@ open_image(struct world *world)
 		.format = IMAGE_QCOW2, .writable = true, .no_backing = true,
 		.loops = world->options.loops,
 		.metadata_cache_bytes = world->options.cache_bytes,
+		.discard = world->options.discard,
 		.keys = &test_key, .keys_count = world->options.encrypted,
 	};
 	struct file *handle;

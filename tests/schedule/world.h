@@ -36,6 +36,7 @@ struct world_options {
 	uint64_t cache_bytes;		/* 0: the default */
 	uint64_t refcount_bits;		/* 0: 16 */
 	enum compression compression;
+	enum image_discard discard;
 	bool recorded;
 	bool encrypted;
 };

@@ -49,20 +49,28 @@ START_TEST(clusters_come_back)
 }
 END_TEST
 
-/* As QEMU does it. */
+/*
+ * Some readers have no more.  Output goes to small pieces, since zlib takes
+ * longer distances for granted as long as they lie in its output.
+ */
 START_TEST(deflate_keeps_to_a_window_of_4_kib)
 {
-	z_stream stream = {.next_in = packed, .next_out = back};
+	z_stream stream = {.next_in = packed};
 	size_t bytes = 65536, packed_bytes = 0;
+	uint8_t piece[1024];
 
 	make_plain(bytes);
 	ck_assert_int_eq(compress_cluster(COMPRESSION_DEFLATE, plain, bytes,
 	    packed, &packed_bytes), 0);
 	stream.avail_in = (uInt)packed_bytes;
-	stream.avail_out = (uInt)bytes;
 	ck_assert_int_eq(inflateInit2(&stream, -12), Z_OK);
-	ck_assert_int_eq(inflate(&stream, Z_FINISH), Z_STREAM_END);
-	ck_assert(!memcmp(plain, back, bytes));
+	for (size_t done = 0; done < bytes; done += sizeof(piece)) {
+		stream.next_out = piece;
+		stream.avail_out = sizeof(piece);
+		ck_assert_int_ge(inflate(&stream, Z_SYNC_FLUSH), Z_OK);
+		ck_assert_uint_eq(stream.avail_out, 0);
+		ck_assert(!memcmp(plain + done, piece, sizeof(piece)));
+	}
 	inflateEnd(&stream);
 }
 END_TEST

@@ -201,6 +201,33 @@ START_TEST(compressed_entry_splits_where_the_cluster_size_says)
 }
 END_TEST
 
+/* The entry of a stream names its sectors, all of them and no more. */
+START_TEST(compressed_entry_names_the_sectors_of_its_stream)
+{
+	for (unsigned bits = 9; bits <= 21; bits++) {
+		uint32_t cluster_bytes = 1u << bits;
+
+		for (uint64_t host = 5ull << 21; host < (5ull << 21) + 1024;
+		    host += 73) {
+			uint32_t bytes = 1 + (uint32_t)(host * 7919 %
+			    cluster_bytes);
+			uint64_t entry = entry_of_compressed(host, bytes,
+			    bits);
+			struct entry_span span = entry_compressed(entry, bits);
+
+			ck_assert_int_eq(entry_kind(entry),
+			    CLUSTER_COMPRESSED);
+			ck_assert_uint_eq(span.host, host);
+			ck_assert_uint_eq(host + span.bytes,
+			    (host + bytes + 511) & ~511ull);
+		}
+	}
+	/* To the very end of a sector. */
+	ck_assert_uint_eq(entry_compressed(entry_of_compressed(0x10100,
+	    0x100, 16), 16).bytes, 0x100);
+}
+END_TEST
+
 static const struct judged compressed_entries[] = {
 	{ ENTRY_COMPRESSED | 0x10000, NULL },
 	{ ENTRY_COMPRESSED | 0x12345, NULL },
@@ -325,6 +352,8 @@ main(void)
 	tcase_add_test(tables, bitmap_table_entry_is_an_offset_or_a_fill);
 	tcase_add_test(compressed,
 	    compressed_entry_splits_where_the_cluster_size_says);
+	tcase_add_test(compressed,
+	    compressed_entry_names_the_sectors_of_its_stream);
 	tcase_add_loop_test(compressed, compressed_entry_is_judged, 0,
 	    COUNT(compressed_entries));
 	tcase_add_test(compressed, compressed_offset_past_56_bits_is_a_fault);
