@@ -41,6 +41,7 @@ enum record_kind {
 	RECORD_REQUEST_ZERO,
 	RECORD_REQUEST_TRIM,
 	RECORD_REQUEST_FLUSH,
+	RECORD_REQUEST_OTHER,	/* value says what */
 };
 
 #define RECORD_DSYNC	1u	/* of a write: FILE_DSYNC */

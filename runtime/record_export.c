@@ -188,6 +188,7 @@ put_request(struct export *export, const struct record *entry, bool is_end)
 		[RECORD_REQUEST_ZERO] = "zero",
 		[RECORD_REQUEST_TRIM] = "trim",
 		[RECORD_REQUEST_FLUSH] = "flush",
+		[RECORD_REQUEST_OTHER] = "other",
 	};
 
 	if (is_end)

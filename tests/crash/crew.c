@@ -150,10 +150,10 @@ crew_open_image(const struct crew_options *options, struct sim *sim,
     struct file *file, struct image **imagep, struct error *error)
 {
 	struct image_options how = {
-		.format = IMAGE_QCOW2, .writable = true, .no_backing = true,
-		.loops = options->loops,
+		.format = IMAGE_QCOW2, .writable = !options->snapshot,
+		.no_backing = true, .loops = options->loops,
 		.keys = &test_key, .keys_count = options->encrypted,
-		.discard = options->discard,
+		.discard = options->discard, .snapshot = options->snapshot,
 	};
 	struct image *image, *backing = NULL;
 	int err = 0;
@@ -196,6 +196,7 @@ open_image(void *arg)
 	crew->size_bytes = image_size_bytes(crew->image);
 	crew->cluster_bytes = image_cluster_bytes(crew->image);
 	create_oracle(crew);
+	keeper_begin(crew);
 }
 
 void
@@ -431,6 +432,10 @@ send_one(struct client *client, struct record request)
 	const struct record *entry;
 	int err;
 
+	if (request.kind == RECORD_REQUEST_OTHER) {
+		keeper_do(crew, (enum keeper_operation)request.value);
+		return;
+	}
 	if (request.kind == RECORD_REQUEST_WRITE && !request.value)
 		request.value = ++crew->values;
 	index = record_begin(crew->log, &request);
@@ -466,6 +471,15 @@ client_main(void *arg)
 			file_sim_set_budget(crew->disk, UINT64_MAX);
 		send_one(client, crew_choose(crew, client->number));
 	}
+	leave(crew);
+}
+
+co_fn static void
+keeper_main(void *arg)
+{
+	struct crew *crew = arg;
+
+	keeper_work(crew);
 	leave(crew);
 }
 
@@ -505,6 +519,7 @@ crew_work(struct crew *crew)
 {
 	const struct crew_options *options = &crew->options;
 	struct client clients[CREW_CLIENTS_MAX];
+	struct co_start keeper;
 
 	if (!crew->image)
 		return;
@@ -513,6 +528,11 @@ crew_work(struct crew *crew)
 	    options->fixed_bytes + image_cluster_bytes(crew->image), clients);
 	for (unsigned i = 0; i < options->clients; i++)
 		client_start(&clients[i], client_main);
+	if (options->operations > 0) {
+		crew->clients_left++;
+		sim_start(crew->sim, options->loops - 1, &keeper, keeper_main,
+		    crew);
+	}
 	run(crew, "working");
 	clients_free(clients, options->clients);
 }
@@ -673,10 +693,17 @@ print_entry(const struct record *entry)
 		"FLUSH",
 	};
 
-	printf("%5llu-%-5lld %-9s 0x%llx+%llu",
-	    (unsigned long long)entry->submitted,
+	printf("%5llu-%-5lld ", (unsigned long long)entry->submitted,
 	    entry->completed == RECORD_NEVER ? -1ll :
-	    (long long)entry->completed, names[entry->kind],
+	    (long long)entry->completed);
+	if (entry->kind == RECORD_REQUEST_OTHER) {
+		printf("SNAPSHOT %llu %s%s\n",
+		    (unsigned long long)entry->offset, keeper_operation_name(
+		    (enum keeper_operation)entry->value),
+		    entry->result < 0 ? " FAILED" : "");
+		return;
+	}
+	printf("%-9s 0x%llx+%llu", names[entry->kind],
 	    (unsigned long long)entry->offset,
 	    (unsigned long long)entry->length);
 	if (entry->kind >= RECORD_REQUEST_READ)

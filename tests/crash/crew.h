@@ -15,6 +15,7 @@
 #include "runtime/file_sim.h"
 #include "runtime/record.h"
 #include "runtime/sim.h"
+#include "tests/crash/keeper.h"
 #include "tests/crash/oracle.h"
 
 #define CREW_CLIENTS_MAX 64
@@ -66,6 +67,11 @@ struct crew_options {
 	bool served;		/* by server_crew.h: a loop more, for clients */
 	bool troubled;		/* the disk fails: errors, leaks are fair */
 	bool encrypted;		/* crew_create() sees that of base */
+	/* Of the keeper, who works beside the clients; and their weights. */
+	unsigned operations;
+	unsigned creates, deletes, applies;
+	/* What is opened is what this snapshot has, for reading alone. */
+	const char *snapshot;
 };
 
 /* What the sectors of all runs are made from; see sector.h. */
@@ -82,6 +88,7 @@ struct crew {
 	uint64_t cluster_bytes;
 	uint64_t values;	/* written so far; each write has its own */
 	uint64_t next;		/* where the next sequential request begins */
+	struct keeper keeper;
 	unsigned clients_left;
 	unsigned errors;	/* requests that failed */
 	char failure[1280];	/* the first thing that went wrong, or "" */

@@ -25,6 +25,9 @@ struct event {
 	uint64_t received;
 	uint64_t replied;	/* RECORD_NEVER */
 	uint64_t stable;	/* required after a crash past this number */
+	/* RECORD_REQUEST_OTHER: of the read whose result is written. */
+	uint64_t from_received;
+	uint64_t from_replied;
 };
 
 /* Indexes of the events that touch a part of the export. */
@@ -151,6 +154,19 @@ oracle_begin(struct oracle *oracle, const struct record *entry)
 	});
 }
 
+size_t
+oracle_begin_copy(struct oracle *oracle, uint64_t submitted,
+    uint64_t received, uint64_t replied)
+{
+	assert(submitted > 0 && replied <= submitted);
+	return add_event(oracle, &(struct event){
+		.kind = RECORD_REQUEST_OTHER, .has_fua = true,
+		.length = oracle->bytes & ~(SECTOR_BYTES - 1ull),
+		.received = submitted, .replied = RECORD_NEVER,
+		.from_received = received, .from_replied = replied,
+	});
+}
+
 void
 oracle_end(struct oracle *oracle, size_t index, uint64_t completed,
     int64_t result)
@@ -171,7 +187,8 @@ oracle_add_log(struct oracle *oracle, const struct record_log *log)
 		const struct record *entry = record_log_at(log, i);
 		size_t index;
 
-		if (entry->kind < RECORD_REQUEST_READ)
+		if (entry->kind < RECORD_REQUEST_READ ||
+		    entry->kind == RECORD_REQUEST_OTHER)
 			continue;
 		index = oracle_begin(oracle, entry);
 		if (entry->completed != RECORD_NEVER)
@@ -186,7 +203,8 @@ static bool
 can_be_required(const struct event *event)
 {
 	return (event->kind == RECORD_REQUEST_WRITE ||
-	    event->kind == RECORD_REQUEST_ZERO) &&
+	    event->kind == RECORD_REQUEST_ZERO ||
+	    event->kind == RECORD_REQUEST_OTHER) &&
 	    !event->failed && event->replied != RECORD_NEVER;
 }
 
@@ -246,12 +264,36 @@ cutoff(const struct oracle *oracle, const struct bucket *bucket,
 	return latest;
 }
 
-static bool
-event_wrote(const struct event *event, enum sector_kind kind, uint64_t value)
+/* The read whose result a copy writes; what it saw came before the copy. */
+static struct view
+view_of(const struct event *copy)
 {
-	if (event->kind == RECORD_REQUEST_WRITE)
+	return (struct view){
+		.horizon = copy->from_replied,
+		.required = copy->from_received,
+	};
+}
+
+static enum oracle_verdict judge_value(const struct oracle *oracle,
+    const struct view *view, uint64_t offset, enum sector_kind kind,
+    uint64_t value);
+
+static bool
+event_wrote(const struct oracle *oracle, const struct event *event,
+    uint64_t offset, enum sector_kind kind, uint64_t value)
+{
+	struct view view;
+
+	switch (event->kind) {
+	case RECORD_REQUEST_WRITE:
 		return kind == SECTOR_LABELLED && event->value == value;
-	return kind == SECTOR_ZERO;
+	case RECORD_REQUEST_OTHER:
+		view = view_of(event);
+		return judge_value(oracle, &view, offset, kind, value) ==
+		    ORACLE_GOOD;
+	default:
+		return kind == SECTOR_ZERO;
+	}
 }
 
 static enum oracle_verdict
@@ -270,7 +312,7 @@ judge_value(const struct oracle *oracle, const struct view *view,
 			continue;
 		has_initial |= event->received == 0;
 		if (event->received >= view->horizon ||
-		    !event_wrote(event, kind, value))
+		    !event_wrote(oracle, event, offset, kind, value))
 			continue;
 		if (event->replied >= gone)
 			return ORACLE_GOOD;
@@ -360,9 +402,30 @@ sort_unique(uint64_t *numbers, size_t count)
 	return kept;
 }
 
-/* Zeros are the value 0 here, which no write has; values has room for all. */
+static uint64_t allowed_at(const struct oracle *oracle,
+    const struct view *view, uint64_t offset);
+
+/* Zeros are the value 0 here, which no write has; a copy's is all it may be. */
 static uint64_t
-allowed_at(const struct oracle *oracle, const struct view *view,
+value_of(const struct oracle *oracle, const struct event *event,
+    uint64_t offset)
+{
+	struct view view;
+
+	switch (event->kind) {
+	case RECORD_REQUEST_WRITE:
+		return event->value;
+	case RECORD_REQUEST_OTHER:
+		view = view_of(event);
+		return allowed_at(oracle, &view, offset);
+	default:
+		return 0;
+	}
+}
+
+/* values has room for all. */
+static uint64_t
+mix_allowed(const struct oracle *oracle, const struct view *view,
     uint64_t offset, uint64_t *values)
 {
 	const struct bucket *bucket = &oracle->buckets[offset / BUCKET_BYTES];
@@ -378,14 +441,27 @@ allowed_at(const struct oracle *oracle, const struct view *view,
 			continue;
 		has_initial |= event->received == 0;
 		if (event->received < view->horizon && event->replied >= gone)
-			values[count++] = event->kind ==
-			    RECORD_REQUEST_WRITE ? event->value : 0;
+			values[count++] = value_of(oracle, event, offset);
 	}
 	if (!has_initial && gone == 0)
 		values[count++] = 0;
 	count = sort_unique(values, count);
 	for (size_t i = 0; i < count; i++)
 		hash = random_mix(hash ^ random_mix(values[i] + i));
+	return hash;
+}
+
+static uint64_t
+allowed_at(const struct oracle *oracle, const struct view *view,
+    uint64_t offset)
+{
+	uint64_t *values = calloc(oracle->events_count + 1, sizeof(*values));
+	uint64_t hash;
+
+	if (!values)
+		abort();
+	hash = mix_allowed(oracle, view, offset, values);
+	free(values);
 	return hash;
 }
 
@@ -412,18 +488,16 @@ oracle_allowed(struct oracle *oracle, uint64_t point)
 		.horizon = point, .required = point, .is_crash = true,
 	};
 	uint64_t hash = 0, last = 0;
-	uint64_t *borders, *values;
+	uint64_t *borders;
 	size_t count;
 
 	settle(oracle);
 	borders = calloc(2 * oracle->events_count + 1, sizeof(*borders));
-	values = calloc(oracle->events_count + 1, sizeof(*values));
-	if (!borders || !values)
+	if (!borders)
 		abort();
 	count = find_borders(oracle, borders);
 	for (size_t i = 0; i < count && borders[i] < oracle->bytes; i++) {
-		uint64_t allowed = allowed_at(oracle, &view, borders[i],
-		    values);
+		uint64_t allowed = allowed_at(oracle, &view, borders[i]);
 
 		if (allowed == last)
 			continue;
@@ -431,7 +505,6 @@ oracle_allowed(struct oracle *oracle, uint64_t point)
 		last = allowed;
 	}
 	free(borders);
-	free(values);
 	return hash;
 }
 

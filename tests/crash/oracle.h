@@ -69,7 +69,15 @@ size_t oracle_begin(struct oracle *oracle, const struct record *entry);
 void oracle_end(struct oracle *oracle, size_t index, uint64_t completed,
     int64_t result);
 
-/* All requests of a log, of every source. */
+/*
+ * All of the export is about to become what a read of it showed, or may have
+ * shown, that was received and replied to then: like a write with FUA that was
+ * received at submitted.  Its index, for oracle_end().
+ */
+size_t oracle_begin_copy(struct oracle *oracle, uint64_t submitted,
+    uint64_t received, uint64_t replied);
+
+/* All requests of a log, of every source, but for RECORD_REQUEST_OTHER. */
 void oracle_add_log(struct oracle *oracle, const struct record_log *log);
 
 /*
