@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "qcow2/image_vmstate.h"
 #include "qcow2/internal.h"
 #include "qcow2/snapshot_change.h"
 #include "qcow2/tree.h"
@@ -159,24 +160,52 @@ create_shared(struct image *image, struct sharing *sharing,
 	return err;
 }
 
+/* What is asked for. */
+struct operation {
+	enum operation_kind {
+		OPERATION_CREATE,
+		OPERATION_DELETE,
+		OPERATION_APPLY,
+	} kind;
+	const char *name;
+	const struct timespec *date;		/* CREATE */
+	const struct vmstate_source *source;	/* CREATE; NULL: no state */
+};
+
 co_fn static int
-create(struct image *image, const char *name, const struct timespec *date)
+create_named(struct image *image, const struct operation *operation,
+    struct snapshot *snapshot, bool *switchedp)
+{
+	struct sharing sharing;
+	int err = 0, drop_err;
+
+	if (operation->source) {
+		snapshot->vm_state_bytes = operation->source->bytes;
+		err = vmstate_write(image, operation->source);
+	}
+	if (!err)
+		err = share_disk(image, &sharing, snapshot);
+	if (!err) {
+		err = create_shared(image, &sharing, snapshot, switchedp);
+		sharing_free(&sharing);
+	}
+	drop_err = operation->source ? vmstate_drop(image) : 0;
+	return err ? err : drop_err;
+}
+
+co_fn static int
+create(struct image *image, const struct operation *operation)
 {
 	struct snapshot snapshot;
-	struct sharing sharing;
 	bool switched = false;
 	int err;
 
-	if (snapshot_find(&image->snapshots, name))
+	if (snapshot_find(&image->snapshots, operation->name))
 		return -EEXIST;
-	err = name_snapshot(image, name, date, &snapshot);
+	err = name_snapshot(image, operation->name, operation->date, &snapshot);
 	if (err)
 		return err;
-	err = share_disk(image, &sharing, &snapshot);
-	if (!err) {
-		err = create_shared(image, &sharing, &snapshot, &switched);
-		sharing_free(&sharing);
-	}
+	err = create_named(image, operation, &snapshot, &switched);
 	if (!switched)
 		free(snapshot.memory);
 	return err;
@@ -248,23 +277,16 @@ apply(struct image *image, const char *name)
 
 /* ---- one operation ---- */
 
-enum change_kind {
-	CHANGE_CREATE,
-	CHANGE_DELETE,
-	CHANGE_APPLY,
-};
-
 co_fn static int
-change(struct image *image, enum change_kind kind, const char *name,
-    const struct timespec *date)
+carry_out(struct image *image, const struct operation *operation)
 {
-	switch (kind) {
-	case CHANGE_CREATE:
-		return create(image, name, date);
-	case CHANGE_DELETE:
-		return delete(image, name);
+	switch (operation->kind) {
+	case OPERATION_CREATE:
+		return create(image, operation);
+	case OPERATION_DELETE:
+		return delete(image, operation->name);
 	default:
-		return apply(image, name);
+		return apply(image, operation->name);
 	}
 }
 
@@ -273,8 +295,7 @@ change(struct image *image, enum change_kind kind, const char *name,
  * little to be done when requests have to wait.
  */
 co_fn static int
-change_alone(struct image *image, enum change_kind kind, const char *name,
-    const struct timespec *date)
+operate_alone(struct image *image, const struct operation *operation)
 {
 	int err, release_err;
 
@@ -284,7 +305,7 @@ change_alone(struct image *image, enum change_kind kind, const char *name,
 	if (!err)
 		err = dirty_hold(image);
 	if (!err) {
-		err = change(image, kind, name, date);
+		err = carry_out(image, operation);
 		release_err = dirty_release(image);
 		if (!err)
 			err = release_err;
@@ -307,6 +328,8 @@ explain(const struct image *image, int err)
 		    "raw images have none" : "there are too many";
 	case -EINVAL:
 		return "its name is empty or too long";
+	case -EFBIG:
+		return "the clusters are too small for a state that long";
 	case -ERANGE:
 		return "the refcounts of the image cannot count one more "
 		    "(refcount_bits)";
@@ -320,13 +343,13 @@ explain(const struct image *image, int err)
 }
 
 co_fn static int
-run_change(struct image *image, enum change_kind kind, const char *name,
-    const struct timespec *date, struct error *error)
+operate(struct image *image, const struct operation *operation,
+    struct error *error)
 {
 	static const char *const verbs[] = {
-		[CHANGE_CREATE] = "make",
-		[CHANGE_DELETE] = "delete",
-		[CHANGE_APPLY] = "apply",
+		[OPERATION_CREATE] = "make",
+		[OPERATION_DELETE] = "delete",
+		[OPERATION_APPLY] = "apply",
 	};
 	int err = 0;
 
@@ -334,33 +357,53 @@ run_change(struct image *image, enum change_kind kind, const char *name,
 		err = -ENOTSUP;
 	else if (!image->writable)
 		err = -EROFS;
-	else if (!*name || strlen(name) > SNAPSHOT_NAME_BYTES_MAX)
+	else if (!*operation->name ||
+	    strlen(operation->name) > SNAPSHOT_NAME_BYTES_MAX)
 		err = -EINVAL;
 	if (!err)
-		err = change_alone(image, kind, name, date);
+		err = operate_alone(image, operation);
 	if (!err)
 		return 0;
 	return error_set(error, err, "cannot %s the snapshot \"%s\" of %s: %s",
-	    verbs[kind], name, image->path, explain(image, err));
+	    verbs[operation->kind], operation->name, image->path,
+	    explain(image, err));
 }
 
 int
 image_snapshot_create(struct image *image, const char *name,
     const struct timespec *date, struct error *error)
 {
-	return run_change(image, CHANGE_CREATE, name, date, error);
+	return operate(image, &(struct operation){
+		.kind = OPERATION_CREATE, .name = name, .date = date,
+	}, error);
 }
 
 int
 image_snapshot_delete(struct image *image, const char *name,
     struct error *error)
 {
-	return run_change(image, CHANGE_DELETE, name, NULL, error);
+	return operate(image, &(struct operation){
+		.kind = OPERATION_DELETE, .name = name,
+	}, error);
 }
 
 int
 image_snapshot_apply(struct image *image, const char *name,
     struct error *error)
 {
-	return run_change(image, CHANGE_APPLY, name, NULL, error);
+	return operate(image, &(struct operation){
+		.kind = OPERATION_APPLY, .name = name,
+	}, error);
+}
+
+int
+image_vmstate_save(struct image *image, const char *name,
+    const struct timespec *date, const struct vmstate_source *source,
+    struct error *error)
+{
+	assert(source->bytes > 0);
+	return operate(image, &(struct operation){
+		.kind = OPERATION_CREATE, .name = name, .date = date,
+		.source = source,
+	}, error);
 }

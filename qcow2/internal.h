@@ -99,6 +99,7 @@ struct image {
 	unsigned cluster_bits;
 	uint32_t cluster_bytes;
 	unsigned l2_bits;		/* log2 of the entries of an L2 table */
+	uint64_t vm_state_bytes;	/* of the snapshot that it is */
 	uint64_t table_faults;		/* bad entries found at the opening */
 
 	struct monitor monitor;

@@ -299,7 +299,7 @@ turn_to_snapshot(struct image *image, const char *name, struct error *error)
 	const struct snapshot *snapshot = snapshot_find(&image->snapshots,
 	    name);
 	unsigned span_bits = image->cluster_bits + image->l2_bits;
-	uint64_t *l1;
+	uint64_t *l1, usable;
 	int err;
 
 	if (!snapshot) {
@@ -319,11 +319,22 @@ turn_to_snapshot(struct image *image, const char *name, struct error *error)
 		return error_set(error, err, "cannot read the L1 table of the "
 		    "snapshot \"%s\" of %s: %s", name, image->path,
 		    strerror(-err));
+	/* A state that the L1 table does not reach is not there. */
+	usable = (uint64_t)snapshot->l1_entries << span_bits;
+	if (snapshot->vm_state_bytes > 0 && ((uint64_t)l1_entries_for(image,
+	    snapshot->disk_bytes) << span_bits) + snapshot->vm_state_bytes >
+	    usable) {
+		free(l1);
+		return error_set(error, -EIO, "the snapshot \"%s\" of %s is "
+		    "damaged: its L1 table is too short for its state", name,
+		    image->path);
+	}
 	free(image->l1);
 	image->l1 = l1;
 	image->l1_entries = snapshot->l1_entries;
 	image->size_bytes = snapshot->disk_bytes;
-	image->usable_bytes = snapshot->disk_bytes;
+	image->vm_state_bytes = snapshot->vm_state_bytes;
+	image->usable_bytes = usable;
 	return 0;
 }
 

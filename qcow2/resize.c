@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "qcow2/internal.h"
+#include "qcow2/l1.h"
 #include "qcow2/l2.h"
 #include "qcow2/tree.h"
 
@@ -32,40 +33,6 @@ switch_size(struct image *image, uint64_t size_bytes)
 	image->moves.size = true;
 	gate_open(image);
 	return barrier_flush(image);
-}
-
-/* A longer L1 table, with what the old one has; the length stays. */
-co_fn static int
-grow_l1(struct image *image, uint32_t entries)
-{
-	uint64_t bytes = (uint64_t)entries * ENTRY_BYTES;
-	uint64_t *l1 = calloc((size_t)entries + 1, ENTRY_BYTES);
-	uint64_t host;
-	int err;
-
-	if (!l1)
-		return -ENOMEM;
-	err = alloc_table(image, table_clusters(image, bytes), &host);
-	if (err)
-		goto free_l1;
-	err = metadata_add_range(&image->metadata, METADATA_L1, host, bytes);
-	if (err) {
-		alloc_give_back(image, host, table_clusters(image, bytes));
-		goto free_l1;
-	}
-	gate_close(image);
-	memcpy(l1, image->l1, (size_t)image->l1_entries * ENTRY_BYTES);
-	free(image->l1);
-	image->l1 = l1;
-	image->l1_entries = entries;
-	image->moves.l1 = (struct move){
-		.wanted = true, .host = host, .count = entries,
-	};
-	gate_open(image);
-	return barrier_flush(image);
-free_l1:
-	free(l1);
-	return err;
 }
 
 /* ---- what is new ---- */
@@ -189,7 +156,7 @@ grow(struct image *image, uint64_t size_bytes,
 		return -EFBIG;
 	err = tree_drop_from(image, old_bytes);
 	if (!err && entries > image->l1_entries)
-		err = grow_l1(image, entries);
+		err = l1_grow(image, entries);
 	if (err)
 		return err;
 	image->usable_bytes = size_bytes;

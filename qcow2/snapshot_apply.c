@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/internal.h"
+#include "qcow2/l1.h"
 #include "qcow2/snapshot_change.h"
 #include "qcow2/tree.h"
 
@@ -103,21 +104,6 @@ share_tables(struct image *image, const struct l1_table *l1)
 
 /* ---- the moment ---- */
 
-co_fn static int
-take_place(struct image *image, uint32_t entries, uint64_t *hostp)
-{
-	uint64_t bytes = (uint64_t)entries * ENTRY_BYTES;
-	uint64_t clusters = table_clusters(image, bytes);
-	int err = alloc_table(image, clusters, hostp);
-
-	if (err)
-		return err;
-	err = metadata_add_range(&image->metadata, METADATA_L1, *hostp, bytes);
-	if (err)
-		alloc_give_back(image, *hostp, clusters);
-	return err;
-}
-
 /*
  * The tables the disk had stay in the index until a barrier has written what
  * was changed in them.
@@ -176,7 +162,7 @@ become(struct image *image, struct l1_table *l1, uint64_t disk_bytes)
 	err = share_tables(image, l1);
 	if (err)
 		return err;
-	err = take_place(image, l1->entries, &host);
+	err = l1_take_place(image, l1->entries, &host);
 	if (err) {
 		unshare_tables(image, l1, l1->entries);
 		return err;

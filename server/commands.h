@@ -20,6 +20,7 @@ extern const struct command check_command;
 extern const struct command create_command;
 extern const struct command snapshot_command;
 extern const struct command resize_command;
+extern const struct command vmstate_command;
 
 #define COMMANDS_MAX 32
 

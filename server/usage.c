@@ -14,6 +14,7 @@ const struct command *const commands[] = {
 	&check_command,
 	&snapshot_command,
 	&resize_command,
+	&vmstate_command,
 	NULL,
 };
 
