@@ -20,6 +20,8 @@ extern const struct command map_command;
 extern const struct command check_command;
 extern const struct command create_command;
 extern const struct command convert_command;
+extern const struct command compare_command;
+extern const struct command measure_command;
 extern const struct command snapshot_command;
 extern const struct command resize_command;
 
@@ -45,6 +47,9 @@ int error_print(const struct error *error);
 int command_run(void (*fn)(void *arg), void *arg);
 
 #define COMMAND_LOOPS_MAX 64
+
+/* How many loops to use: as many as told, or if that is 0 one a processor. */
+unsigned command_loops(int64_t told);
 
 /*
  * The same with count loops, for work that one processor is not enough for;

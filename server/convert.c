@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "runtime/file.h"
-#include "runtime/thread.h"
 #include "server/commands.h"
 #include "server/copy.h"
 #include "server/create_options.h"
@@ -378,11 +377,7 @@ take_arguments(const struct command *command, struct convert_call *call,
 		    "convert takes a SRC and a DST");
 	call->source_path = words[0];
 	call->target_path = words[1];
-	call->loops_count = (unsigned)arguments->threads;
-	if (call->loops_count == 0)
-		call->loops_count = thread_cpus();
-	if (call->loops_count > COMMAND_LOOPS_MAX)
-		call->loops_count = COMMAND_LOOPS_MAX;
+	call->loops_count = command_loops(arguments->threads);
 	if (arguments->existing)
 		code = check_existing(command, arguments);
 	if (!code && arguments->output_format == IMAGE_RAW)

@@ -6,12 +6,15 @@
 #include "runtime/log.h"
 #include "runtime/loop.h"
 #include "runtime/loop_thread.h"
+#include "runtime/thread.h"
 #include "runtime/worker.h"
 
 const struct command *const commands[] = {
 	&serve_command,
 	&create_command,
 	&convert_command,
+	&compare_command,
+	&measure_command,
 	&info_command,
 	&map_command,
 	&check_command,
@@ -60,6 +63,14 @@ call_run(void *arg)
 
 	call->fn(call->arg);
 	loop_stop(call->loop);
+}
+
+unsigned
+command_loops(int64_t told)
+{
+	unsigned wanted = told > 0 ? (unsigned)told : thread_cpus();
+
+	return wanted < COMMAND_LOOPS_MAX ? wanted : COMMAND_LOOPS_MAX;
 }
 
 static int
