@@ -8,8 +8,8 @@
 #include "qcow2/image.h"
 #include "runtime/buf.h"
 #include "server/commands.h"
-#include "server/new_backing.h"
 #include "server/progress.h"
+#include "server/source.h"
 #include "server/walk.h"
 
 /* As of qemu-img compare: 1 is that they differ. */
@@ -21,31 +21,31 @@
 #define COROUTINES 4
 
 struct compare_arguments {
-	int formats[2];
+	struct source_arguments sources[2];
 	bool strict;
 	bool quiet;
-	bool force_share;
 	int64_t threads;		/* 0: not said */
-	struct option_texts backing_dirs;
 };
 
 #define FIELD(name) .offset = offsetof(struct compare_arguments, name)
 
 static const struct option_spec compare_specs[] = {
-	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what A is (qcow2); never guessed", FIELD(formats[0]),
-	  .choices = new_backing_formats },
+	SOURCE_OPTIONS(struct compare_arguments, sources[0], "A"),
 	{ "second-format", 'F', OPTION_CHOICE, "qcow2|raw",
-	  "what B is (qcow2)", FIELD(formats[1]),
-	  .choices = new_backing_formats },
+	  "what B is (qcow2)", FIELD(sources[1].format),
+	  .choices = source_formats },
+	{ "second-snapshot", 'L', OPTION_TEXT, "NAME",
+	  "read this snapshot of B", FIELD(sources[1].snapshot) },
+	{ "second-backing-format", 0, OPTION_CHOICE, "qcow2|raw",
+	  "what the backing file of B is, if it is not said",
+	  FIELD(sources[1].backing_format), .choices = source_formats },
+	{ "second-key-file", 0, OPTION_TEXTS, "FILE",
+	  "the key of B, if it is encrypted, repeatable",
+	  FIELD(sources[1].keys.files) },
 	{ "strict", 's', OPTION_FLAG, NULL,
 	  "sizes and what is allocated must be equal, too", FIELD(strict) },
 	{ "quiet", 'q', OPTION_FLAG, NULL,
 	  "say nothing but errors", FIELD(quiet) },
-	{ "force-share", 'U', OPTION_FLAG, NULL,
-	  "read images although they may change", FIELD(force_share) },
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
-	  "backing files may lie here, repeatable", FIELD(backing_dirs) },
 	{ "threads", 0, OPTION_NUMBER, "N",
 	  "processors to use; default: all", FIELD(threads),
 	  .min = 1, .max = COMMAND_LOOPS_MAX },
@@ -63,6 +63,7 @@ enum outcome {
 struct compare_call {
 	const struct compare_arguments *arguments;
 	const char *paths[2];
+	struct key_ring keys[2];
 	struct loop *loops[COMMAND_LOOPS_MAX];
 	unsigned loops_count;
 	struct image *images[2];
@@ -279,18 +280,14 @@ compare_main(void *arg)
 {
 	struct compare_call *call = arg;
 	const struct compare_arguments *arguments = call->arguments;
-	struct image_options options = {
-		.force_share = arguments->force_share,
-		.backing_dirs = arguments->backing_dirs.list,
-		.backing_dirs_count = arguments->backing_dirs.count,
-		.loops = call->loops_count,
-	};
 	unsigned opened = 0;
 
 	monitor_init(&call->monitor);
 	for (; opened < 2 && !call->err; opened += !call->err) {
-		options.format =
-		    (enum image_format)arguments->formats[opened];
+		const struct image_options options = source_image_options(
+		    &arguments->sources[opened], &call->keys[opened],
+		    call->loops_count);
+
 		call->err = image_open(call->paths[opened], &options,
 		    &call->images[opened], &call->error);
 	}
@@ -342,10 +339,32 @@ print_outcome(const struct compare_call *call)
 }
 
 static int
+load_keys_and_compare(const struct command *command,
+    struct compare_call *call)
+{
+	int exit_code = 0;
+
+	for (unsigned i = 0; i < 2 && !exit_code; i++)
+		exit_code = key_ring_load(command,
+		    &call->arguments->sources[i].keys, &call->keys[i]);
+	call->loops_count = command_loops(call->arguments->threads);
+	if (!exit_code && command_run_on(call->loops_count, call->loops,
+	    compare_main, call))
+		exit_code = EXIT_FAILED;
+	else if (!exit_code)
+		exit_code = print_outcome(call);
+	key_ring_free(&call->keys[0]);
+	key_ring_free(&call->keys[1]);
+	return exit_code;
+}
+
+static int
 compare_run(const struct command *command, int argc, char **argv)
 {
 	struct compare_arguments arguments = {
-		.formats = { IMAGE_QCOW2, IMAGE_QCOW2 },
+		.sources = {
+			SOURCE_ARGUMENTS_DEFAULT, SOURCE_ARGUMENTS_DEFAULT,
+		},
 	};
 	struct compare_call call = { .arguments = &arguments };
 	int first, exit_code;
@@ -357,10 +376,9 @@ compare_run(const struct command *command, int argc, char **argv)
 		return options_complain(command, "compare takes an A and a B");
 	call.paths[0] = argv[first];
 	call.paths[1] = argv[first + 1];
-	call.loops_count = command_loops(arguments.threads);
-	if (command_run_on(call.loops_count, call.loops, compare_main, &call))
-		return EXIT_FAILED;
-	return print_outcome(&call);
+	arguments.sources[1].force_share = arguments.sources[0].force_share;
+	arguments.sources[1].backing_dirs = arguments.sources[0].backing_dirs;
+	return load_keys_and_compare(command, &call);
 }
 
 const struct command compare_command = {

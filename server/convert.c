@@ -16,33 +16,29 @@
 #include "server/new_backing.h"
 #include "server/new_file.h"
 #include "server/progress.h"
+#include "server/source.h"
 #include "server/stop.h"
 
 struct convert_arguments {
-	int format;
-	int source_backing_format;	/* -1: not said */
+	struct source_arguments source;
+	struct key_options target_keys;
 	int output_format;
 	int backing_format;		/* -1: not said */
 	const char *backing;
 	bool compress;
 	bool existing;
 	bool force;
-	bool force_share;
 	int64_t progress_fd;		/* -1: not said */
 	int64_t threads;		/* 0: not said */
-	struct option_texts backing_dirs;
 	struct option_texts options;
 };
 
 #define FIELD(name) .offset = offsetof(struct convert_arguments, name)
 
 static const struct option_spec convert_specs[] = {
-	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what SRC is (qcow2); never guessed", FIELD(format),
-	  .choices = new_backing_formats },
 	{ "output-format", 'O', OPTION_CHOICE, "qcow2|raw",
 	  "what DST is to be (qcow2)", FIELD(output_format),
-	  .choices = new_backing_formats },
+	  .choices = source_formats },
 	{ "option", 'o', OPTION_TEXTS, "NAME=VALUE,...",
 	  "settings of DST, as of create", FIELD(options) },
 	{ "compress", 'c', OPTION_FLAG, NULL,
@@ -51,19 +47,16 @@ static const struct option_spec convert_specs[] = {
 	  "DST holds only what differs from BASE", FIELD(backing) },
 	{ "backing-format", 'F', OPTION_CHOICE, "qcow2|raw",
 	  "what BASE is; never guessed", FIELD(backing_format),
-	  .choices = new_backing_formats },
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
-	  "backing files may lie here, repeatable", FIELD(backing_dirs) },
-	{ "source-backing-format", 0, OPTION_CHOICE, "qcow2|raw",
-	  "what the backing file of SRC is, if it is not said",
-	  FIELD(source_backing_format), .choices = new_backing_formats },
+	  .choices = source_formats },
 	{ "existing", 'n', OPTION_FLAG, NULL,
 	  "write into the image or device DST, which is there",
 	  FIELD(existing) },
 	{ "force", 0, OPTION_FLAG, NULL,
 	  "replace DST if it is there", FIELD(force) },
-	{ "force-share", 'U', OPTION_FLAG, NULL,
-	  "read SRC although it may change", FIELD(force_share) },
+	SOURCE_OPTIONS(struct convert_arguments, source, "SRC"),
+	{ "target-key-file", 0, OPTION_TEXTS, "FILE",
+	  "the key of DST, if it is encrypted, repeatable",
+	  FIELD(target_keys.files) },
 	{ "progress", 0, OPTION_NUMBER, "FD",
 	  "write \"DONE TOTAL\" lines, in bytes, to this descriptor",
 	  FIELD(progress_fd), .min = 0, .max = INT_MAX },
@@ -80,6 +73,7 @@ struct convert_call {
 	struct create_options options;
 	struct loop *loops[COMMAND_LOOPS_MAX];
 	unsigned loops_count;
+	struct key_ring source_keys, target_keys;
 	struct new_file new_file;
 	char *backing_dir;		/* of BASE */
 	struct image *source;
@@ -165,7 +159,7 @@ allow_backing(struct convert_call *call, struct option_texts *dirs)
 {
 	char *path, *slash;
 
-	*dirs = call->arguments->backing_dirs;
+	*dirs = call->arguments->source.backing_dirs;
 	if (!call->options.backing_name)
 		return 0;
 	path = new_backing_path(&call->new_file, call->options.backing_name);
@@ -216,6 +210,8 @@ fill_new(struct convert_call *call)
 	struct image_options options = {
 		.format = (enum image_format)call->arguments->output_format,
 		.writable = true,
+		.keys = call->target_keys.list,
+		.keys_count = call->target_keys.count,
 		.loops = call->loops_count,
 	};
 	struct image *target;
@@ -266,8 +262,10 @@ convert_to_existing(struct convert_call *call)
 	const struct image_options options = {
 		.format = (enum image_format)arguments->output_format,
 		.writable = true,
-		.backing_dirs = arguments->backing_dirs.list,
-		.backing_dirs_count = arguments->backing_dirs.count,
+		.backing_dirs = arguments->source.backing_dirs.list,
+		.backing_dirs_count = arguments->source.backing_dirs.count,
+		.keys = call->target_keys.list,
+		.keys_count = call->target_keys.count,
 		.loops = call->loops_count,
 	};
 	uint64_t size_bytes = image_size_bytes(call->source);
@@ -318,17 +316,8 @@ convert_main(void *arg)
 {
 	struct convert_call *call = arg;
 	const struct convert_arguments *arguments = call->arguments;
-	int told = arguments->source_backing_format;
-	const struct image_options options = {
-		.format = (enum image_format)arguments->format,
-		.force_share = arguments->force_share,
-		.backing_format_told = told >= 0,
-		.backing_format = told >= 0 ? (enum image_format)told :
-		    IMAGE_QCOW2,
-		.backing_dirs = arguments->backing_dirs.list,
-		.backing_dirs_count = arguments->backing_dirs.count,
-		.loops = call->loops_count,
-	};
+	const struct image_options options = source_image_options(
+	    &arguments->source, &call->source_keys, call->loops_count);
 
 	call->err = image_open(call->source_path, &options, &call->source,
 	    &call->error);
@@ -392,12 +381,29 @@ take_arguments(const struct command *command, struct convert_call *call,
 }
 
 static int
+run(struct convert_call *call)
+{
+	int exit_code;
+
+	if (call->arguments->existing)
+		stop_begin();
+	else
+		new_file_catch_signals();
+	exit_code = command_run_on(call->loops_count, call->loops,
+	    convert_main, call);
+	if (!exit_code && call->err)
+		exit_code = error_print(&call->error);
+	free(call->backing_dir);
+	return exit_code;
+}
+
+static int
 convert_run(const struct command *command, int argc, char **argv)
 {
 	struct convert_arguments arguments = {
-		.format = IMAGE_QCOW2, .output_format = IMAGE_QCOW2,
-		.source_backing_format = -1, .backing_format = -1,
-		.progress_fd = -1,
+		.source = SOURCE_ARGUMENTS_DEFAULT,
+		.output_format = IMAGE_QCOW2,
+		.backing_format = -1, .progress_fd = -1,
 	};
 	struct convert_call call = {
 		.arguments = &arguments, .options = create_options_default,
@@ -411,15 +417,15 @@ convert_run(const struct command *command, int argc, char **argv)
 	    argv + first);
 	if (exit_code)
 		return exit_code;
-	if (arguments.existing)
-		stop_begin();
-	else
-		new_file_catch_signals();
-	exit_code = command_run_on(call.loops_count, call.loops,
-	    convert_main, &call);
-	if (!exit_code && call.err)
-		exit_code = error_print(&call.error);
-	free(call.backing_dir);
+	exit_code = key_ring_load(command, &arguments.source.keys,
+	    &call.source_keys);
+	if (!exit_code)
+		exit_code = key_ring_load(command, &arguments.target_keys,
+		    &call.target_keys);
+	if (!exit_code)
+		exit_code = run(&call);
+	key_ring_free(&call.source_keys);
+	key_ring_free(&call.target_keys);
 	return exit_code;
 }
 

@@ -11,6 +11,7 @@
 #include "server/new_backing.h"
 #include "server/new_file.h"
 #include "server/size.h"
+#include "server/source.h"
 
 struct create_arguments {
 	bool force;
@@ -29,7 +30,7 @@ static const struct option_spec create_specs[] = {
 	  "the disk begins as what BASE holds", FIELD(backing) },
 	{ "backing-format", 'F', OPTION_CHOICE, "qcow2|raw",
 	  "what BASE is; never guessed", FIELD(backing_format),
-	  .choices = new_backing_formats },
+	  .choices = source_formats },
 	{ "option", 'o', OPTION_TEXTS, "NAME=VALUE,...",
 	  "settings, as of qemu-img; listed in qnbd(1)", FIELD(options) },
 	{ "format", 'f', OPTION_CHOICE, "qcow2",

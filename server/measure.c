@@ -10,21 +10,18 @@
 #include "server/create_options.h"
 #include "server/info.h"
 #include "server/json_text.h"
-#include "server/new_backing.h"
 #include "server/size.h"
+#include "server/source.h"
 
 /* Of the directory of bitmaps, without the name. */
 #define BITMAP_RECORD_BYTES 24u
 #define EXTENTS_MAX 64
 
 struct measure_arguments {
+	struct source_arguments source;
 	bool json;
-	bool force_share;
-	int format;
 	int output_format;
-	int source_backing_format;	/* -1: not said */
 	int64_t size;			/* -1: not said */
-	struct option_texts backing_dirs;
 	struct option_texts options;
 };
 
@@ -33,24 +30,15 @@ struct measure_arguments {
 static const struct option_spec measure_specs[] = {
 	{ "json", 0, OPTION_FLAG, NULL,
 	  "print the JSON that qemu-img prints", FIELD(json) },
-	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what SRC is (qcow2); never guessed", FIELD(format),
-	  .choices = new_backing_formats },
 	{ "output-format", 'O', OPTION_CHOICE, "qcow2|raw",
 	  "what is to be made (qcow2)", FIELD(output_format),
-	  .choices = new_backing_formats },
+	  .choices = source_formats },
 	{ "option", 'o', OPTION_TEXTS, "NAME=VALUE,...",
 	  "its settings, as of create", FIELD(options) },
 	{ "size", 0, OPTION_SIZE, "SIZE",
 	  "of an empty disk, without a SRC", FIELD(size),
 	  .min = 0, .max = INT64_MAX },
-	{ "source-backing-format", 0, OPTION_CHOICE, "qcow2|raw",
-	  "what the backing file of SRC is, if it is not said",
-	  FIELD(source_backing_format), .choices = new_backing_formats },
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
-	  "backing files may lie here, repeatable", FIELD(backing_dirs) },
-	{ "force-share", 'U', OPTION_FLAG, NULL,
-	  "read SRC although it may change", FIELD(force_share) },
+	SOURCE_OPTIONS(struct measure_arguments, source, "SRC"),
 	{ .name = NULL },
 };
 
@@ -167,27 +155,20 @@ co_fn static int
 look_at_source(struct measure_call *call)
 {
 	const struct measure_arguments *arguments = call->arguments;
-	int told = arguments->source_backing_format;
-	const struct image_options options = {
-		.format = (enum image_format)arguments->format,
-		.force_share = arguments->force_share,
-		.backing_format_told = told >= 0,
-		.backing_format = told >= 0 ? (enum image_format)told :
-		    IMAGE_QCOW2,
-		.backing_dirs = arguments->backing_dirs.list,
-		.backing_dirs_count = arguments->backing_dirs.count,
-		.loops = 1,
-	};
+	const struct key_ring keys = {0};
+	struct image_options options = source_image_options(
+	    &arguments->source, &keys, 1);
 	struct image *image;
-	int err = image_open(call->path, &options, &image, &call->error);
+	int err;
 
+	options.no_data = true;
+	err = image_open(call->path, &options, &image, &call->error);
 	if (err)
 		return err;
-	/* Other tools do not see a part of a sector at the end of a qcow2. */
 	call->options.size_bytes = image_size_bytes(image);
 	err = walk(call, image);
 	image_close(image);
-	if (!err && arguments->format == IMAGE_QCOW2 &&
+	if (!err && arguments->source.format == IMAGE_QCOW2 &&
 	    arguments->output_format == IMAGE_QCOW2)
 		err = look_for_bitmaps(call);
 	return err;
@@ -298,8 +279,8 @@ static int
 measure_run(const struct command *command, int argc, char **argv)
 {
 	struct measure_arguments arguments = {
-		.format = IMAGE_QCOW2, .output_format = IMAGE_QCOW2,
-		.source_backing_format = -1, .size = -1,
+		.source = SOURCE_ARGUMENTS_DEFAULT,
+		.output_format = IMAGE_QCOW2, .size = -1,
 	};
 	struct measure_call call = {
 		.arguments = &arguments, .options = create_options_default,

@@ -7,10 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "qcow2/header.h"
-
-const char *const new_backing_formats[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
-};
+#include "server/source.h"
 
 int
 new_backing_take(const struct command *command, const char *name,
@@ -22,7 +19,7 @@ new_backing_take(const struct command *command, const char *name,
 	if (!name && format >= 0)
 		return options_complain(command, "-F goes with -b");
 	options->backing_name = name;
-	options->backing_format = name ? new_backing_formats[format] : NULL;
+	options->backing_format = name ? source_formats[format] : NULL;
 	return 0;
 }
 
@@ -47,7 +44,7 @@ take_size(struct create_options *options, struct file *file,
 	int err;
 
 	if (!strcmp(options->backing_format,
-	    new_backing_formats[IMAGE_RAW])) {
+	    source_formats[IMAGE_RAW])) {
 		if (size_bytes < 0)
 			return error_set(error, (int)size_bytes,
 			    "cannot tell the length of %s: %s", file->name,

@@ -11,9 +11,6 @@
 #include "server/new_file.h"
 #include "server/options.h"
 
-/* The words of -F, in the order of enum image_format. */
-extern const char *const new_backing_formats[];
-
 /*
  * Takes what -b and -F say (NULL; -1: not given) into options.  0, or
  * EXIT_USAGE after saying what is wrong.
