@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -385,6 +386,8 @@ run(struct convert_call *call)
 {
 	int exit_code;
 
+	/* Who wanted to know of the progress may be gone. */
+	signal(SIGPIPE, SIG_IGN);
 	if (call->arguments->existing)
 		stop_begin();
 	else

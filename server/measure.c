@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* qnbd measure: how large a file an image needs. */
-#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include "qcow2/image.h"
+#include "runtime/file.h"
 #include "server/commands.h"
 #include "server/create_options.h"
 #include "server/info.h"
@@ -46,6 +47,7 @@ struct measure_call {
 	const struct measure_arguments *arguments;
 	const char *path;		/* NULL: an empty disk */
 	struct create_options options;
+	struct file *files[IMAGE_CHAIN_MAX + 1]; /* of the chain, or NULL */
 	uint64_t data_bytes;		/* in whole clusters */
 	uint64_t required_bytes;
 	uint64_t full_bytes;
@@ -86,10 +88,62 @@ count_data(struct measure_call *call, uint64_t guest, uint64_t length,
 		*endp = end;
 }
 
+/* The file of that layer of the chain, opened once; NULL: it cannot be. */
+static struct file *
+layer_file(struct measure_call *call, const struct image *image,
+    unsigned depth)
+{
+	struct file **filep = &call->files[depth];
+
+	for (unsigned i = 0; i < depth; i++)
+		image = image_backing(image);
+	if (!*filep && file_open(AT_FDCWD, image_path(image), 0, 0, filep))
+		*filep = NULL;
+	return *filep;
+}
+
+/* Of clusters that have their place, the holes of their file are no data. */
+static void
+count_host(struct measure_call *call, struct file *file, uint64_t guest,
+    const struct image_extent *extent, uint64_t *endp)
+{
+	uint64_t end = extent->host + extent->length;
+	uint64_t host = extent->host;
+
+	while (host < end) {
+		int64_t data = file_seek_data(file, host), hole;
+
+		if (data < 0 || (uint64_t)data >= end)
+			return;
+		hole = file_seek_hole(file, (uint64_t)data);
+		if (hole < 0 || (uint64_t)hole > end)
+			hole = (int64_t)end;
+		count_data(call, guest + ((uint64_t)data - extent->host),
+		    (uint64_t)(hole - data), endp);
+		host = (uint64_t)hole;
+	}
+}
+
+static void
+count_extent(struct measure_call *call, const struct image *image,
+    uint64_t guest, const struct image_extent *extent, uint64_t *endp)
+{
+	struct file *file = NULL;
+
+	if (extent->zero)
+		return;
+	if (extent->host_valid)
+		file = layer_file(call, image, extent->depth);
+	if (file)
+		count_host(call, file, guest, extent, endp);
+	else
+		count_data(call, guest, extent->length, endp);
+}
+
 co_fn static int
 walk(struct measure_call *call, struct image *image)
 {
-	uint64_t size_bytes = image_size_bytes(image);
+	uint64_t size_bytes = call->options.size_bytes;
 	uint64_t guest = 0, counted_end = 0;
 
 	while (guest < size_bytes) {
@@ -103,9 +157,8 @@ walk(struct measure_call *call, struct image *image)
 			    "at byte %" PRIu64 ": %s", call->path, guest,
 			    strerror(-err));
 		for (unsigned i = 0; i < count; i++) {
-			if (!extents[i].zero)
-				count_data(call, guest, extents[i].length,
-				    &counted_end);
+			count_extent(call, image, guest, &extents[i],
+			    &counted_end);
 			guest += extents[i].length;
 		}
 	}
@@ -165,8 +218,13 @@ look_at_source(struct measure_call *call)
 	err = image_open(call->path, &options, &image, &call->error);
 	if (err)
 		return err;
+	/* Of a qcow2 other tools do not see the part of a sector at its end. */
 	call->options.size_bytes = image_size_bytes(image);
+	if (arguments->source.format == IMAGE_QCOW2)
+		call->options.size_bytes &= ~511ull;
 	err = walk(call, image);
+	for (unsigned i = 0; i <= IMAGE_CHAIN_MAX; i++)
+		file_close(call->files[i]);
 	image_close(image);
 	if (!err && arguments->source.format == IMAGE_QCOW2 &&
 	    arguments->output_format == IMAGE_QCOW2)

@@ -98,6 +98,8 @@ walk_run(struct walk *walk, struct loop *const *loops, unsigned loops_count)
 	monitor_leave(&walk->monitor);
 	monitor_destroy(&walk->monitor);
 	free(workers);
+	if (!walk->err && walk->progress && walk->size_bytes > 0)
+		walk->progress(walk->arg, walk->size_bytes, walk->size_bytes);
 	return walk->err;
 }
 

@@ -29,7 +29,7 @@ struct walk {
 	 */
 	int (*look)(void *arg, struct walk_piece *piece);
 	int (*work)(void *arg, const struct walk_piece *piece);
-	/* Bytes that are done so far; on the first loop, or NULL. */
+	/* Bytes that are done so far; on the first loop.  Or NULL. */
 	void (*progress)(void *arg, uint64_t done, uint64_t total);
 	void *arg;
 
