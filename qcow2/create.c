@@ -182,6 +182,15 @@ make_layout(const struct create_options *options, struct layout *layout,
 		layout->data = clusters;
 	}
 	place_refcounts(layout);
+	return 0;
+}
+
+/* Whether all that is preallocated can be. */
+static int
+check_layout(const struct layout *layout, struct error *error)
+{
+	unsigned bits = layout->cluster_bits;
+
 	if (layout->refcount_table_clusters << bits >
 	    HEADER_REFCOUNT_TABLE_BYTES_MAX)
 		return refuse_size(layout, "preallocated, its refcount table "
@@ -200,7 +209,9 @@ check_options(const struct create_options *options, struct layout *layout,
 
 	if (!err)
 		err = check_backing(options, error);
-	return err ? err : make_layout(options, layout, error);
+	if (!err)
+		err = make_layout(options, layout, error);
+	return err ? err : check_layout(layout, error);
 }
 
 /* ---- the header ---- */
@@ -473,6 +484,22 @@ create_check(const struct create_options *options, struct error *error)
 	struct layout layout;
 
 	return check_options(options, &layout, error);
+}
+
+int
+create_measure(const struct create_options *options, uint64_t *bytesp,
+    struct error *error)
+{
+	struct create_options full = *options;
+	struct layout layout;
+	int err = check_features(options, error);
+
+	full.preallocation = CREATE_METADATA;
+	if (!err)
+		err = make_layout(&full, &layout, error);
+	if (!err)
+		*bytesp = layout.total << layout.cluster_bits;
+	return err;
 }
 
 co_fn int

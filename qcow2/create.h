@@ -49,6 +49,13 @@ struct create_options {
 int create_check(const struct create_options *options, struct error *error);
 
 /*
+ * How long the file is when every cluster of the disk has its place, whatever
+ * is to be preallocated.  -EINVAL, -EFBIG.
+ */
+int create_measure(const struct create_options *options, uint64_t *bytesp,
+    struct error *error);
+
+/*
  * Writes the image into an empty file, which messages call name.  It is
  * complete after the next file_fdatasync().  -EINVAL and -EFBIG as above,
  * -ENOSPC, -EIO, -ENOMEM; -EOPNOTSUPP for CREATE_FALLOC where the file system

@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include "runtime/error.h"
+#include "runtime/loop.h"
 #include "server/options.h"
 
 /* Exit codes besides 0, 1 and EXIT_USAGE. */
@@ -18,6 +19,9 @@ extern const struct command info_command;
 extern const struct command map_command;
 extern const struct command check_command;
 extern const struct command create_command;
+extern const struct command convert_command;
+extern const struct command compare_command;
+extern const struct command measure_command;
 extern const struct command snapshot_command;
 extern const struct command resize_command;
 extern const struct command vmstate_command;
@@ -42,5 +46,17 @@ int error_print(const struct error *error);
  * not begin.  For commands that look at a file and end.
  */
 int command_run(void (*fn)(void *arg), void *arg);
+
+#define COMMAND_LOOPS_MAX 64
+
+/* How many loops to use: as many as told, or if that is 0 one a processor. */
+unsigned command_loops(int64_t told);
+
+/*
+ * The same with count loops, for work that one processor is not enough for;
+ * they are listed in loops meanwhile, and fn runs on the first.
+ */
+int command_run_on(unsigned count, struct loop **loops,
+    void (*fn)(void *arg), void *arg);
 
 #endif

@@ -3,13 +3,10 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <semaphore.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "runtime/listener.h"
 #include "runtime/log.h"
-#include "runtime/thread.h"
 #include "server/connection.h"
 #include "server/request.h"
 
@@ -114,63 +111,28 @@ server_loop_left(struct server_loop *server_loop)
 
 /* ---- threads ---- */
 
-/* How a thread's loop came out, told to the one who started it. */
-struct loop_thread {
-	struct server_loop *server_loop;
-	sem_t made;
-	int err;
-};
-
-static void *
-loop_thread_run(void *arg)
+static void
+drain_requests(void *arg)
 {
-	struct loop_thread *start = arg;
-	struct server_loop *server_loop = start->server_loop;
-	struct loop *loop = NULL;
-
-	start->err = loop_create(server_loop->server->loops_count, &loop);
-	server_loop->loop = loop;
-	if (start->err) {
-		sem_post(&start->made);
-		return NULL;
-	}
-	sem_post(&start->made);
-	loop_run(loop);
-	request_drain(server_loop);
-	loop_free(loop);
-	return NULL;
+	request_drain(arg);
 }
 
 static int
 start_loop_thread(struct server_loop *server_loop, unsigned index)
 {
-	struct loop_thread start = {.server_loop = server_loop};
-	char name[16];
-	int err;
+	int err = loop_thread_start(&server_loop->thread, index,
+	    server_loop->server->loops_count, drain_requests, server_loop);
 
-	sem_init(&start.made, 0, 0);
-	snprintf(name, sizeof(name), "loop %u", index);
-	err = thread_start(&server_loop->thread, name, loop_thread_run,
-	    &start);
-	if (err)
-		goto destroy_made;
-	while (sem_wait(&start.made) < 0)
-		assert(errno == EINTR);
-	err = start.err;
-	if (err)
-		pthread_join(server_loop->thread, NULL);
-destroy_made:
-	sem_destroy(&start.made);
+	if (!err)
+		server_loop->loop = server_loop->thread.loop;
 	return err;
 }
 
 static void
 end_loop_threads(struct server *server, unsigned count)
 {
-	for (unsigned i = 1; i < count; i++) {
-		loop_stop(server->loops[i].loop);
-		pthread_join(server->loops[i].thread, NULL);
-	}
+	for (unsigned i = 1; i < count; i++)
+		loop_thread_end(&server->loops[i].thread);
 }
 
 /* Everything but the loops themselves. */

@@ -14,11 +14,11 @@
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include "runtime/co.h"
 #include "runtime/loop.h"
+#include "runtime/loop_thread.h"
 #include "runtime/monitor.h"
 #include "server/export.h"
 
@@ -41,7 +41,7 @@ struct request;
 struct server_loop {
 	struct server *server;
 	struct loop *loop;
-	pthread_t thread;		/* of all but loop 0 */
+	struct loop_thread thread;	/* of all but loop 0 */
 	atomic_uint connections_count;	/* those on the way here, too */
 	struct connection *connections;
 	struct request *requests_free;

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #include "server/commands.h"
 
+#include <assert.h>
 #include <string.h>
 #include "runtime/log.h"
 #include "runtime/loop.h"
+#include "runtime/loop_thread.h"
+#include "runtime/thread.h"
 #include "runtime/worker.h"
 
 const struct command *const commands[] = {
 	&serve_command,
 	&create_command,
+	&convert_command,
+	&compare_command,
+	&measure_command,
 	&info_command,
 	&map_command,
 	&check_command,
@@ -60,23 +66,58 @@ call_run(void *arg)
 	loop_stop(call->loop);
 }
 
-int
-command_run(void (*fn)(void *arg), void *arg)
+unsigned
+command_loops(int64_t told)
 {
+	unsigned wanted = told > 0 ? (unsigned)told : thread_cpus();
+
+	return wanted < COMMAND_LOOPS_MAX ? wanted : COMMAND_LOOPS_MAX;
+}
+
+static int
+cannot_start(int err)
+{
+	fprintf(stderr, "qnbd: cannot start: %s\n", strerror(-err));
+	return 1;
+}
+
+int
+command_run_on(unsigned count, struct loop **loops, void (*fn)(void *arg),
+    void *arg)
+{
+	struct loop_thread threads[COMMAND_LOOPS_MAX];
 	struct call call = {.fn = fn, .arg = arg};
+	unsigned made = 1;
 	int err;
 
+	assert(count > 0 && count <= COMMAND_LOOPS_MAX);
 	/* A few reads are not worth a ring, nor a warning where none may be. */
 	loop_engine_select(LOOP_THREADS);
-	err = loop_create(1, &call.loop);
-	if (err) {
-		fprintf(stderr, "qnbd: cannot start: %s\n", strerror(-err));
-		return 1;
+	err = loop_create(count, &call.loop);
+	if (err)
+		return cannot_start(err);
+	loops[0] = call.loop;
+	for (; made < count && !err; made += !err) {
+		err = loop_thread_start(&threads[made], made, count, NULL,
+		    NULL);
+		loops[made] = threads[made].loop;
 	}
-	co_start(&call.start, call_run, &call);
-	loop_run(call.loop);
+	if (!err) {
+		co_start(&call.start, call_run, &call);
+		loop_run(call.loop);
+	}
+	while (made > 1)
+		loop_thread_end(&threads[--made]);
 	loop_free(call.loop);
 	worker_stop();
 	log_flush(1000);
-	return 0;
+	return err ? cannot_start(err) : 0;
+}
+
+int
+command_run(void (*fn)(void *arg), void *arg)
+{
+	struct loop *loop;
+
+	return command_run_on(1, &loop, fn, arg);
 }
