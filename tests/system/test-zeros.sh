@@ -69,7 +69,8 @@ mib=1048576
 rest="$mib $((3 * mib)) zero - -"
 
 new start
-first=$(map start | head -n 1)
+map start >runs
+read -r first <runs
 offset=${first##* }
 [ "$first" = "0 $mib data 0 $offset" ] || fail "an unusual start: $first"
 
