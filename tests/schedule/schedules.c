@@ -6,9 +6,10 @@
  *	schedules IMAGE FIRST-SEED COUNT [packed|staying]
  *
  * IMAGE is an empty qcow2 file.  packed: half of the writes are of compressed
- * clusters; staying: with discard=no-unref.  After each: no read saw a byte that its
- * sector must not have (sectors say who wrote them), nothing waits for ever,
- * and the file is clean.  A failure prints its seed; run it alone with COUNT 1.
+ * clusters; staying: with discard=no-unref.  After each: no read saw a byte
+ * that its sector must not have (sectors say who wrote them), nothing waits for
+ * ever, and the file is clean.  A failure prints its seed; run it alone with
+ * COUNT 1.
  *
  * Guards against: host clusters reused while I/O is in flight (R1 to R3),
  * overlapping changes of one mapping (R8), punches after reuse (R5), two users

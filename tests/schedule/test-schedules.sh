@@ -4,7 +4,8 @@
 # Guards what requests may do to each other: 10,000 random schedules of reads,
 # writes, zeros, trims and flushes on two simulated loops, over a few clusters
 # of three sizes, 2,000 in encrypted images, 4,700 that compress clusters,
-# too, and 3,000 in which clusters keep their place.  schedules.c says which races that is about.
+# too, and 3,000 in which clusters keep their place.  schedules.c says which
+# races that is about.
 #
 # QNBD_SEED is the first seed, TEST_ROUNDS multiplies the number of schedules.
 # A failure prints its seed; then build/tests/schedule/schedules IMAGE SEED 1,
