@@ -63,7 +63,8 @@ usage_error '--threads 0: this takes a number' serve --threads 0 x.qcow2
 usage_error '--format vmdk: this takes qcow2\|raw$' serve -f vmdk x.qcow2
 usage_error '--io epoll: this takes auto\|uring\|threads$' \
     serve --io epoll x.qcow2
-usage_error '--discard no: this takes unmap\|ignore\|no-unref$' serve --discard no x
+usage_error '--discard no: this takes unmap\|ignore\|no-unref$' \
+    serve --discard no x
 for size in 64Q 1K x '' 99999999999G; do
 	usage_error "--metadata-cache $size: this takes a size" \
 	    serve --metadata-cache "$size" x.qcow2
