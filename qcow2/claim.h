@@ -10,7 +10,7 @@
  *
  * In an encrypted image these claim the sectors they touch (encrypted.h), in
  * lists apart, readers beside each other.  Such a claim is held for the I/O
- * alone, and whoever waits for one holds nothing.
+ * alone: who holds one waits for no other claim.
  *
  * Guarded by the image's monitor.
  */

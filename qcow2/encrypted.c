@@ -137,14 +137,13 @@ read_claimed(struct image *image, char *target, uint64_t guest,
 }
 
 /*
- * A cluster that is this image's own may be written in place; all others stay
- * as they are until the caller leaves its epoch.
+ * A cluster that is this image's own may be written in place.  One that is
+ * shared may become its own at any time, when a snapshot is deleted.
  */
 int
 encrypted_read(struct image *image, char *target, uint64_t guest,
     const struct l2_run *run)
 {
-	bool may_change = image->writable && entry_copied(run->entry);
 	uint64_t done = 0;
 	int err = image->aes ? 0 : -EIO;
 
@@ -152,7 +151,7 @@ encrypted_read(struct image *image, char *target, uint64_t guest,
 		size_t part = encrypted_step(guest + done,
 		    run->length - done);
 
-		err = may_change ?
+		err = image->writable ?
 		    read_claimed(image, target + done, guest + done, part,
 		    run->host + done) :
 		    read_any(image, target + done, guest + done, part,
@@ -220,7 +219,9 @@ encrypted_write_new(struct image *image, uint64_t guest, const void *data,
 	uint64_t before = guest & (image->cluster_bytes - 1);
 	uint64_t behind = -(before + length) & (image->cluster_bytes - 1);
 	size_t bytes = before + length + behind;
-	struct reader reader = { .guest = guest - before };
+	struct reader reader = {
+		.guest = guest - before, .inside = image,
+	};
 	int err;
 
 	if (!image->aes)

@@ -7,7 +7,7 @@
  *
  *	gate -> claim -> pin -> allocation -> barrier
  *
- * (a claim of sectors is waited for with nothing in hand).
+ * (a claim of sectors comes after one of clusters, and nothing after that).
  *
  * Nothing waits for a gate or a claim while it holds a pin or an allocation.
  * Pins are dropped before data I/O, and the slice is looked up again after.

@@ -179,12 +179,19 @@ sharing_undo(struct image *image)
 		if (is_counted(sharing, i))
 			err = tree_drop(image, entry_host(sharing->l1[i]));
 		if (sharing->l1[i] && !err)
-			err = tree_set_copied(image, i);
+			err = tree_set_table_copied(image, i);
 		if (err && !first_err)
 			first_err = err;
 	}
 	image->sharing = NULL;
 	wait_queue_wake_all(&image->monitor, &sharing->undone);
+	/* Not before: who waits for this holds claims. */
+	for (uint32_t i = 0; i < sharing->entries && !image->failed; i++) {
+		int err = sharing->l1[i] ? tree_set_copied(image, i) : 0;
+
+		if (err && !first_err)
+			first_err = err;
+	}
 	return first_err;
 }
 

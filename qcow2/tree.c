@@ -196,33 +196,40 @@ set_entry(struct image *image, struct slice *slice, size_t index)
 	if (!entries)
 		return -ENOMEM;
 	entry_store(entries, index, entry | ENTRY_COPIED);
+	image->barrier.needs_order = true;
 	return 0;
 }
 
+/* The slice that maps the clusters from guest on; the table is the disk's. */
 co_fn static int
-set_slice(struct image *image, uint64_t host)
+set_slice(struct image *image, uint64_t guest)
 {
 	size_t count = image->slices.slice_bytes / ENTRY_BYTES;
+	struct claim claim;
 	struct slice *slice;
-	int err = slice_pin(image, SLICE_L2, host, &slice);
+	int err;
 
+	claim_take(image, &claim, guest, (uint64_t)count <<
+	    image->cluster_bits);
+	err = l2_pin(image, guest, &slice);
 	if (err)
-		return err;
+		goto release;
 	for (size_t i = 0; i < count && !err; i++)
 		err = set_entry(image, slice, i);
-	slice_unpin(image, slice);
+	l2_unpin(image, slice);
+release:
+	claim_release(image, &claim);
 	return err;
 }
 
-/* Takes possession of the table, if nobody else has it; *ownp: it is ours. */
 co_fn static int
-set_table(struct image *image, uint64_t index, bool *ownp)
+set_table(struct image *image, uint64_t index)
 {
 	uint64_t entry = image->l1[index], count;
 	int err;
 
-	*ownp = entry_copied(entry);
-	if (*ownp || !entry || entry_l1_fault(entry, &image->limits))
+	if (!entry || entry_copied(entry) ||
+	    entry_l1_fault(entry, &image->limits))
 		return 0;
 	err = refcount_get(image, entry_host(entry) >> image->cluster_bits,
 	    &count);
@@ -232,27 +239,36 @@ set_table(struct image *image, uint64_t index, bool *ownp)
 		return err;
 	image->l1[index] = entry | ENTRY_COPIED;
 	changes_add(&image->barrier.l1, index, entry | ENTRY_COPIED);
-	*ownp = true;
+	image->barrier.needs_order = true;
 	return 0;
 }
 
 int
-tree_set_copied(struct image *image, uint64_t index)
+tree_set_table_copied(struct image *image, uint64_t index)
 {
-	uint64_t host, end;
-	bool own;
 	int err;
 
 	co_mutex_lock(&image->l2_making);
-	err = set_table(image, index, &own);
-	/* What a shared table maps has more than one reference. */
-	host = entry_host(image->l1[index]);
-	end = own && !err ? host + image->cluster_bytes : host;
-	for (; host < end && !err; host += image->slices.slice_bytes) {
-		err = set_slice(image, host);
+	err = set_table(image, index);
+	co_mutex_unlock(&image->monitor, &image->l2_making);
+	return err;
+}
+
+/* What a table that is still shared maps has more than one reference. */
+int
+tree_set_copied(struct image *image, uint64_t index)
+{
+	unsigned span_bits = image->cluster_bits + image->l2_bits;
+	uint64_t guest = index << span_bits, end = guest;
+	int err = tree_set_table_copied(image, index);
+
+	if (entry_copied(image->l1[index]))
+		end += 1ull << span_bits;
+	while (guest < end && !err) {
+		err = set_slice(image, guest);
+		guest += (uint64_t)image->slices.slice_bytes / ENTRY_BYTES <<
+		    image->cluster_bits;
 		co_yield();
 	}
-	image->barrier.needs_order = true;
-	co_mutex_unlock(&image->monitor, &image->l2_making);
 	return err;
 }

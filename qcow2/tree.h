@@ -33,8 +33,15 @@ co_fn int tree_share(struct image *image, uint64_t host);
 co_fn int tree_drop(struct image *image, uint64_t host);
 
 /*
- * Sets the C flags of the disk's L2 table with that index in the L1 table, and
- * of the clusters it maps, where references have gone and one is left.
+ * Sets the C flag of the disk's L2 table with that index in the L1 table, if
+ * references have gone and one is left.
+ */
+co_fn int tree_set_table_copied(struct image *image, uint64_t index);
+
+/*
+ * The same, and of the clusters it maps.  Claims them, a slice at a time: who
+ * is copying a cluster that was shared must not be overtaken by a write in
+ * place, which would be lost.
  */
 co_fn int tree_set_copied(struct image *image, uint64_t index);
 

@@ -214,6 +214,7 @@ carry_out(struct crew *crew, enum keeper_operation operation, unsigned which)
 	event->err = err;
 	if (operation == KEEPER_APPLY)
 		oracle_end(crew->oracle, copy, entry->completed, err);
+	crew->keeper.done += !err;
 	if (err && !may_fail(crew, err))
 		crew_fail(crew, "%s", error.message);
 	compare_list(crew);

@@ -48,7 +48,8 @@ struct kept {
 struct keeper {
 	struct kept list[KEEPER_SNAPSHOTS_MAX];
 	unsigned count;
-	unsigned refused;	/* creations that the refcounts cannot count */
+	unsigned done;		/* operations that worked */
+	unsigned refused;	/* those that the refcounts cannot count */
 };
 
 /*

@@ -6,8 +6,10 @@
  *	snapshot_schedules [OPTIONS] IMAGE FIRST-SEED COUNT
  *
  *	-b FILE		what stands below IMAGE; raw if its name ends so
+ *	-c		half of the writes are of compressed clusters
  *	-f		IMAGE is full in its first three quarters, and so are
  *			the snapshots that it has
+ *	-s		clusters keep their place: discard=no-unref
  *	-o FILE		keep the disk of the last seed there
  *
  * After each: no read saw a byte that its sector must not have, of the disk or
@@ -40,13 +42,13 @@ struct call {
 	struct file *base;
 	struct file *backing;
 	bool backing_is_raw;
-	bool is_full;
+	bool is_full, is_packed, is_staying;
 	const char *keep_path;
 	uint64_t first, count;
 };
 
 struct totals {
-	uint64_t failed, refused, made;
+	uint64_t failed, refused, done;
 };
 
 struct judging {
@@ -80,7 +82,7 @@ run(struct crew *crew, void (*fn)(void *arg), void *arg)
 		return;
 	sim_start(crew->sim, 0, &start, fn, arg);
 	if (sim_run(crew->sim) != SIM_DONE)
-		crew_fail(crew, "the world stopped");
+		crew_fail(crew, "deadlock of the keeper");
 }
 
 /* With requests, without, and what is left. */
@@ -113,10 +115,14 @@ try_seed(const struct call *call, uint64_t seed, struct totals *totals)
 	options.backing = call->backing;
 	options.backing_is_raw = call->backing_is_raw;
 	options.content = call->is_full ? CREW_FILLED : CREW_EMPTY;
+	options.compressed_one_in = call->is_packed ? 2 : 0;
+	options.leaves_room = call->is_staying;
+	if (call->is_staying)
+		options.discard = IMAGE_DISCARD_NO_UNREF;
 	crew_create(&crew, &options, call->base);
 	play(&crew);
 	totals->refused += crew.keeper.refused;
-	totals->made += crew.keeper.count - crew.keeper.refused;
+	totals->done += crew.keeper.done;
 	if (crew.failure[0]) {
 		totals->failed++;
 		printf("seed %llu: %s\n", (unsigned long long)seed,
@@ -134,8 +140,8 @@ try_seed(const struct call *call, uint64_t seed, struct totals *totals)
 static void
 usage(void)
 {
-	fprintf(stderr, "usage: snapshot_schedules [-f] [-b FILE] [-o FILE] "
-	    "IMAGE FIRST-SEED COUNT\n");
+	fprintf(stderr, "usage: snapshot_schedules [-cfs] [-b FILE] "
+	    "[-o FILE] IMAGE FIRST-SEED COUNT\n");
 	exit(64);
 }
 
@@ -157,13 +163,17 @@ read_options(int argc, char **argv, struct call *call)
 	const char *dot;
 	int letter;
 
-	while ((letter = getopt(argc, argv, "b:fo:")) != -1) {
+	while ((letter = getopt(argc, argv, "b:cfo:s")) != -1) {
 		if (letter == 'b') {
 			call->backing = load(optarg);
 			dot = strrchr(optarg, '.');
 			call->backing_is_raw = dot && !strcmp(dot, ".raw");
+		} else if (letter == 'c') {
+			call->is_packed = true;
 		} else if (letter == 'f') {
 			call->is_full = true;
+		} else if (letter == 's') {
+			call->is_staying = true;
 		} else if (letter == 'o') {
 			call->keep_path = optarg;
 		} else {
@@ -192,10 +202,10 @@ main(int argc, char **argv)
 	file_close(call.base);
 	if (call.backing)
 		file_close(call.backing);
-	printf("%s: %llu schedules from seed %llu, %llu snapshots, %llu "
+	printf("%s: %llu schedules from seed %llu, %llu operations, %llu "
 	    "refused, %llu failed\n", argv[0],
 	    (unsigned long long)call.count, (unsigned long long)call.first,
-	    (unsigned long long)totals.made,
+	    (unsigned long long)totals.done,
 	    (unsigned long long)totals.refused,
 	    (unsigned long long)totals.failed);
 	return totals.failed > 0;
