@@ -95,7 +95,9 @@ tell_descriptor(struct convert_call *call, uint64_t done, uint64_t total)
 	int length;
 	ssize_t put;
 
-	if (call->arguments->progress_fd < 0 || percent == call->percent)
+	/* Who stops us may have left off reading. */
+	if (call->arguments->progress_fd < 0 || percent == call->percent ||
+	    stop_is_wanted())
 		return;
 	call->percent = percent;
 	length = snprintf(line, sizeof(line), "%" PRIu64 " %" PRIu64 "\n",
@@ -137,6 +139,7 @@ copy_to(struct convert_call *call, struct image *target, uint64_t size_bytes)
 		.size_bytes = size_bytes,
 		.holds_other = arguments->existing || arguments->backing,
 		.compares = arguments->backing,
+		.compresses = arguments->compress,
 		.stop = arguments->existing ? stop_is_wanted : NULL,
 		.progress = show_progress, .progress_arg = call,
 	};
@@ -378,6 +381,10 @@ take_arguments(const struct command *command, struct convert_call *call,
 	for (unsigned i = 0; i < arguments->options.count && !code; i++)
 		code = create_options_parse(command,
 		    arguments->options.list[i], &call->options);
+	if (!code && arguments->compress && (call->options.encrypted ||
+	    call->options.preallocation != CREATE_OFF))
+		return options_complain(command, "-c does not go with "
+		    "encryption or preallocation");
 	return code;
 }
 

@@ -16,8 +16,11 @@
 #define GRANULE_BYTES 4096u
 /* Of a piece, which is one cluster of 2 MiB at most, in the smallest units. */
 #define GRANULES_MAX (PIECE_BYTES / GRANULE_BYTES)
-/* On each loop. */
+/* Compressed, a cluster is a granule, so pieces of small ones are smaller. */
+#define PIECE_BYTES_COMPRESSED (64u * 1024)
+/* On each loop; those that compress wait for workers. */
 #define COROUTINES 4
+#define COROUTINES_COMPRESSED 8
 /* Zeros that a source names; further ones are found by looking. */
 #define HOLES_MAX 64
 
@@ -246,6 +249,26 @@ zero_target(struct copy *copy, uint64_t guest, uint64_t length)
 }
 
 co_fn static int
+write_data(struct copy *copy, const struct part *part, size_t offset,
+    size_t length)
+{
+	int err = 0;
+
+	if (!copy->compresses)
+		return image_write(copy->target, part->guest + offset,
+		    part->data + offset, length, 0);
+	while (length > 0 && !err) {
+		size_t cluster_bytes = granule_length(copy, part, offset);
+
+		err = image_write_compressed(copy->target,
+		    part->guest + offset, part->data + offset, cluster_bytes);
+		offset += cluster_bytes;
+		length -= cluster_bytes;
+	}
+	return err;
+}
+
+co_fn static int
 write_run(struct copy *copy, const struct part *part, size_t offset,
     size_t length)
 {
@@ -261,8 +284,7 @@ write_run(struct copy *copy, const struct part *part, size_t offset,
 	case CONTENT_DATA:
 		break;
 	}
-	err = image_write(copy->target, guest, part->data + offset, length,
-	    0);
+	err = write_data(copy, part, offset, length);
 	return err ? fail(copy, err, "write", copy->target, guest) : 0;
 }
 
@@ -318,24 +340,40 @@ tell_progress(void *arg, uint64_t done, uint64_t total)
 	copy->progress(copy->progress_arg, done, total);
 }
 
+static void
+choose_sizes(struct copy *copy)
+{
+	size_t cluster_bytes = image_cluster_bytes(copy->target);
+	size_t piece_bytes = PIECE_BYTES;
+
+	copy->granule = cluster_bytes;
+	if (copy->compresses) {
+		piece_bytes = GRANULES_MAX * cluster_bytes;
+		if (piece_bytes > PIECE_BYTES_COMPRESSED)
+			piece_bytes = PIECE_BYTES_COMPRESSED;
+	} else if (copy->target_format == IMAGE_RAW ||
+	    cluster_bytes < GRANULE_BYTES) {
+		copy->granule = GRANULE_BYTES;
+	}
+	copy->piece_bytes = copy->granule < piece_bytes ? piece_bytes :
+	    copy->granule;
+}
+
 co_fn int
 copy_run(struct copy *copy, struct loop *const *loops, unsigned loops_count,
     struct error *error)
 {
-	uint32_t cluster_bytes = image_cluster_bytes(copy->target);
 	int err;
 
 	assert(copy->size_bytes <= image_size_bytes(copy->target));
-	copy->granule = copy->target_format == IMAGE_RAW ||
-	    cluster_bytes < GRANULE_BYTES ? GRANULE_BYTES : cluster_bytes;
-	copy->piece_bytes = copy->granule < PIECE_BYTES ? PIECE_BYTES :
-	    copy->granule;
+	choose_sizes(copy);
 	copy->data_end = 0;
 	atomic_init(&copy->failed, false);
 	copy->error = error;
 	copy->walk = (struct walk){
 		.size_bytes = copy->size_bytes,
-		.coroutines = COROUTINES,
+		.coroutines = copy->compresses ? COROUTINES_COMPRESSED :
+		    COROUTINES,
 		.look = look, .work = work,
 		.progress = copy->progress ? tell_progress : NULL,
 		.arg = copy,

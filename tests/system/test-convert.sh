@@ -67,16 +67,21 @@ while read -r kind name format bytes sha snapshot; do
 		count=$((count + 1))
 	done </dev/null
 	# What qemu-img wrote with other clusters is read and written, too.
-	for options in cluster_size=512 cluster_size=2M compat=0.10; do
+	[ "$kind" = image ] || continue
+	for options in cluster_size=2M cluster_size=512,compat=0.10 \
+	    '-c cluster_size=512,compression_type=zstd' '-c compat=0.10'; do
+		compress=()
+		[ "$options" = "${options#-c }" ] || compress=(-c)
 		rm -f copy
-		"$QNBD" convert "${source[@]}" -o $options "matrix/$name" copy ||
-		    fail "convert ${source[*]} -o $options $name"
+		"$QNBD" convert "${source[@]}" "${compress[@]}" \
+		    -o "${options#-c }" "matrix/$name" copy ||
+		    fail "convert ${source[*]} $options $name"
 		expect_whole copy qcow2
 		expect_sha copy qcow2 "$sha" "$bytes"
 		count=$((count + 1))
 	done </dev/null
 done <matrix/manifest
-[ "$count" -ge 60 ] || fail "only $count copies"
+[ "$count" -ge 100 ] || fail "only $count copies"
 nothing_left
 
 echo "no more than there is:"
@@ -85,7 +90,6 @@ qemu-io -f raw -c 'write -q -P 1 10M 64k' -c 'write -q -P 2 500M 3M' \
     -c 'write -q -P 0 600M 3M' -c 'write -q -P 3 700M 512' \
     -c 'write -q -P 4 1048575k 1k' sparse.raw
 for output in raw qcow2; do
-	rm -f ours theirs
 	"$QNBD" convert -f raw -O $output sparse.raw ours
 	qemu-img convert -f raw -O $output sparse.raw theirs
 	qemu-img compare -q -f raw -F $output sparse.raw ours ||
@@ -94,6 +98,7 @@ for output in raw qcow2; do
 	    fail "$output: $(mapped ours $output) bytes are data, but" \
 	        "$(mapped theirs $output) suffice"
 	[ "$(du -k ours | cut -f 1)" -lt 6000 ] || fail "$output: it takes more"
+	rm ours theirs
 done
 "$QNBD" create empty.qcow2 16T
 timeout 60 "$QNBD" convert empty.qcow2 copy.qcow2 ||
@@ -107,6 +112,28 @@ import json, sys
 runs = json.load(sys.stdin)
 assert len(runs) < 100, f"{len(runs)} fragments"' ||
     fail "the copy is scattered"
+
+echo "compressed:"
+python3 -c '
+import random, sys
+draw = random.Random(1)
+for _ in range(1024):
+    sys.stdout.buffer.write(draw.randbytes(20000) + bytes(20000) +
+                            b"compress me " * 2128)' >text.raw
+for type in zlib zstd; do
+	"$QNBD" convert -f raw -c -o compression_type=$type text.raw ours
+	qemu-img convert -f raw -c -O qcow2 -o compression_type=$type \
+	    text.raw theirs
+	qemu-img check -q ours
+	qemu-img compare -q -f raw -F qcow2 text.raw ours ||
+	    fail "$type: the copy differs"
+	[ "$(stat -c %s ours)" -lt $(($(stat -c %s theirs) * 103 / 100)) ] ||
+	    fail "$type: $(stat -c %s ours) bytes, but $(stat -c %s theirs)" \
+	        "suffice"
+	rm ours theirs
+done
+expect_status 64 "$QNBD" convert -c -O raw -f raw text.raw new.qcow2
+expect_status 64 "$QNBD" convert -c -o preallocation=metadata text.raw new
 
 echo "sizes that are no whole sectors, or nothing:"
 for size in 0 1 511 513 1000001; do
@@ -227,20 +254,20 @@ echo "progress, and an interruption:"
 [ ! -s err ] || fail "it talks to what is no terminal"
 [ "$(tail -n 1 told)" = "41943040 41943040" ] ||
     fail "the end was not told: $(tail -n 1 told)"
-"$QNBD" convert -f raw --progress 5 noise.raw untold.qcow2 5>&1 | :
+"$QNBD" convert -f raw --progress 1 noise.raw untold.qcow2 | :
 [ -e untold.qcow2 ] || fail "it needs somebody to listen"
-# interrupt STATUS TARGET ARGUMENT...: while it waits at a full pipe for us to
+# interrupt STATUS ARGUMENT...: while it waits at a full pipe for us to
 # hear of its progress.
 interrupt()
 {
-	timeout 120 python3 - "$@" <<'END' || fail "convert ${*:3}"
+	timeout 120 python3 - "$@" <<'END' || fail "${*:2}"
 import fcntl, os, signal, subprocess, sys, time
-status, target, *arguments = sys.argv[1:]
+status, *arguments = sys.argv[1:]
 read, write = os.pipe()
 fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
 os.write(write, bytes(4096))
 process = subprocess.Popen(arguments + ["--progress", str(write)],
-                           pass_fds=[write])
+                           pass_fds=[write], stderr=open("err", "wb"))
 time.sleep(1)
 if process.poll() is not None:
     sys.exit("it does not wait")
@@ -249,11 +276,11 @@ if process.wait() != int(status):
     sys.exit(f"status {process.returncode}, not {status}")
 END
 }
-interrupt -2 new.qcow2 "$QNBD" convert -f raw noise.raw new.qcow2
+interrupt -2 "$QNBD" convert -f raw noise.raw new.qcow2
 [ ! -e new.qcow2 ] || fail "half a copy got its name"
 nothing_left
 qemu-img create -q -f qcow2 part.qcow2 40M
-interrupt 1 part.qcow2 "$QNBD" convert -n -f raw noise.raw part.qcow2 2>err
+interrupt 1 "$QNBD" convert -n -f raw noise.raw part.qcow2
 expect_text err 'part.qcow2 holds a part of the copy'
 qemu-img check -q part.qcow2 || fail "an interruption leaves damage"
 nothing_left
