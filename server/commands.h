@@ -20,6 +20,9 @@ extern const struct command check_command;
 extern const struct command create_command;
 extern const struct command snapshot_command;
 extern const struct command resize_command;
+extern const struct command rebase_command;
+extern const struct command commit_command;
+extern const struct command flatten_command;
 
 #define COMMANDS_MAX 32
 

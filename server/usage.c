@@ -14,6 +14,9 @@ const struct command *const commands[] = {
 	&check_command,
 	&snapshot_command,
 	&resize_command,
+	&rebase_command,
+	&commit_command,
+	&flatten_command,
 	NULL,
 };
 

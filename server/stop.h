@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stopping long work between two of its pieces: after stop_begin(), the first
+ * SIGINT or SIGTERM is only noted, and the second ends the process at once.
+ */
+#ifndef SERVER_STOP_H
+#define SERVER_STOP_H
+
+#include <stdbool.h>
+
+void stop_begin(void);
+bool stop_is_wanted(void);
+
+#endif
