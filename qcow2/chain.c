@@ -279,8 +279,8 @@ choose_format(const struct chain *chain, const struct header *header,
 		    "its backing file %s has, and a format is never guessed",
 		    label, candidate->quoted);
 		error_hint(error, "if it is qcow2: qnbd rebase --unsafe "
-		    "-F qcow2 -b %s %.300s      or for now: --backing-format qcow2",
-		    candidate->quoted, label);
+		    "-F qcow2 -b %s %.300s      or for now: --backing-format "
+		    "qcow2", candidate->quoted, label);
 		return -EINVAL;
 	}
 	return 0;

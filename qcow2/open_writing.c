@@ -63,7 +63,8 @@ find_used_end(struct image *image, uint64_t file_end, uint64_t *endp,
 	int err;
 
 	monitor_enter(&image->monitor);
-	err = open_find_end(image, image->file->is_regular ? file_end : 1, endp);
+	err = open_find_end(image, image->file->is_regular ? file_end : 1,
+	    endp);
 	monitor_leave(&image->monitor);
 	if (err == -EFBIG) {
 		error_set(error, err, "%s has too many empty refcount blocks "
