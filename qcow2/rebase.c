@@ -15,6 +15,7 @@
 #include "qcow2/image_chain.h"
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/zeros_only.h"
 #include "runtime/buf.h"
 
 /* Looked at, and copied, under one claim; at least a cluster. */
@@ -39,12 +40,6 @@ struct copying {
 
 /* ---- what is to be done ---- */
 
-static bool
-is_zero(const char *data, size_t length)
-{
-	return data[0] == 0 && !memcmp(data, data + 1, length - 1);
-}
-
 /* The bytes of the disk from guest on that lie in its cluster. */
 static size_t
 part_of_cluster(const struct image *image, uint64_t length)
@@ -56,7 +51,7 @@ static enum fate
 judge(const struct copying *copying, size_t offset, size_t length)
 {
 	const char *shown = copying->shown + offset;
-	bool zero = is_zero(shown, length);
+	bool zero = zeros_only(shown, length);
 
 	if (copying->below ? !memcmp(shown, copying->other + offset, length) :
 	    zero)

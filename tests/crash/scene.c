@@ -329,7 +329,7 @@ commit(struct scene *scene, struct image *top)
 		return;
 	if (scene->log)
 		scene->committed = record_log_next(scene->log);
-	scene->err = image_empty(top, &progress, &scene->error);
+	scene->err = image_empty(top, &scene->error);
 }
 
 co_fn static void
@@ -352,7 +352,7 @@ change(struct scene *scene, struct image *top, struct image *below)
 		break;
 	case SCENE_RENAME:
 		backing.name = name_of(scene, 'O', name);
-		scene->err = header_update(top, &backing, &scene->error);
+		scene->err = image_set_backing(top, &backing, &scene->error);
 		break;
 	}
 }

@@ -226,6 +226,68 @@ for format in qcow2 raw; do
 	clean mid2.qcow2
 done
 
+echo "a base that needs a longer L1 table:"
+rm -f base.img top.qcow2
+qemu-img create -q -f qcow2 -o cluster_size=512 base.img 99k
+io base.img qcow2 'write -q -P 31 0 99k'
+qemu-img create -q -f qcow2 -b base.img -F qcow2 top.qcow2 9M
+io top.qcow2 qcow2 'write -q -P 32 98k 20k' 'write -q -P 33 8M 200k'
+before=$(content top.qcow2 qcow2)
+"$QNBD" commit top.qcow2
+[ "$(content top.qcow2 qcow2)" = "$before" ] || fail "a longer L1 table"
+[ "$(content base.img qcow2)" = "$before" ] || fail "the base"
+clean base.img
+clean top.qcow2
+
+echo "compressed, and encrypted:"
+make_bases qcow2 700k 700k
+make_top cluster_size=4k 700k qcow2
+qemu-img convert -c -f qcow2 -O qcow2 -o cluster_size=4k top.qcow2 \
+    compressed.qcow2
+"$QNBD" rebase --unsafe -b a.img -F qcow2 compressed.qcow2
+before=$(content compressed.qcow2 qcow2)
+"$QNBD" rebase -b b.img -F qcow2 compressed.qcow2
+[ "$(content compressed.qcow2 qcow2)" = "$before" ] || fail "compressed"
+"$QNBD" commit compressed.qcow2
+[ "$(content b.img qcow2)" = "$before" ] || fail "committed"
+clean compressed.qcow2
+printf 'a key' >key
+secret=(--object "secret,id=key,file=$tmp/key")
+options=encrypt.format=aes,encrypt.key-secret=key
+make_bases qcow2 700k 700k
+rm -f top.qcow2
+qemu-img create -q "${secret[@]}" -f qcow2 -o $options -b a.img -F qcow2 \
+    top.qcow2 800k
+qemu-io "${secret[@]}" -c 'write -q -P 41 100k 70001' --image-opts \
+    driver=qcow2,$options,file.filename=top.qcow2
+# decrypted FILE: what it holds.
+decrypted()
+{
+	rm -f content.raw
+	qemu-img convert "${secret[@]}" -O raw --image-opts \
+	    "driver=qcow2,$options,file.filename=$1" content.raw
+	sha256sum <content.raw
+}
+before=$(decrypted top.qcow2)
+expect_status 1 "$QNBD" rebase -b b.img -F qcow2 top.qcow2
+expect_text err 'encrypted'
+"$QNBD" rebase --key-file key -b b.img -F qcow2 top.qcow2
+[ "$(decrypted top.qcow2)" = "$before" ] || fail "an encrypted rebase"
+cp top.qcow2 flat.qcow2
+"$QNBD" flatten --key-file key flat.qcow2
+[ "$(backing_of flat.qcow2)" = "- -" ] || fail "it has a backing file"
+[ "$(decrypted flat.qcow2)" = "$before" ] || fail "an encrypted flatten"
+# Over a base that is encrypted, too.
+"$QNBD" rebase --key-file key -b flat.qcow2 -F qcow2 top.qcow2
+"$QNBD" commit --key-file key top.qcow2
+[ "$(decrypted flat.qcow2)" = "$before" ] || fail "an encrypted commit"
+[ "$(decrypted "top.qcow2,backing.encrypt.format=aes,\
+backing.encrypt.key-secret=key")" = "$before" ] || fail "what is emptied"
+qemu-img check -q "${secret[@]}" --image-opts \
+    driver=qcow2,$options,file.filename=flat.qcow2 || fail "flat is not clean"
+expect_status 0 "$QNBD" check flat.qcow2
+expect_status 0 "$QNBD" check top.qcow2
+
 # refused STATUS REGEX ARGUMENT...: and top.qcow2 stays as it is.
 refused()
 {
