@@ -189,11 +189,13 @@ run_barrier(struct image *image)
 	int err;
 
 	alloc_fill_reserve(image);
+	co_mutex_lock(&image->header_writing);
 	/* No table may be half way through its growth at the cut. */
 	co_mutex_lock(&image->refcounts.growing);
 	err = image->failed ? -EIO : make_cut(image, &cut);
 	co_mutex_unlock(&image->monitor, &image->refcounts.growing);
 	if (err) {
+		co_mutex_unlock(&image->monitor, &image->header_writing);
 		barrier->cuts++;
 		answer(image, barrier->cuts, err);
 		return;
@@ -209,6 +211,7 @@ run_barrier(struct image *image)
 		changes_drop_taken(&barrier->l1);
 		changes_drop_taken(&image->refcounts.hooks);
 	}
+	co_mutex_unlock(&image->monitor, &image->header_writing);
 	answer(image, cut.number, err);
 	if (!err) {
 		slice_thaw(image, true);

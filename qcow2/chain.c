@@ -152,6 +152,13 @@ chain_free(struct chain *chain)
 	free(chain);
 }
 
+/* The top, with depth 0, is not for this module to open. */
+static bool
+chain_next_is_written(const struct chain *chain)
+{
+	return chain->count == chain->options->writable_depth;
+}
+
 /* ---- errors ---- */
 
 static const char *
@@ -190,7 +197,7 @@ explain_missing(const struct chain *chain, const struct candidate *candidate,
 	    "%.300s needs its backing file %s, and %s does not exist",
 	    last_label(chain), candidate->quoted, path);
 	error_hint(error, "chain: %s -> %.80s (missing). If it moved: "
-	    "qemu-img rebase -u -b NEWPATH -F %s %.300s",
+	    "qnbd rebase --unsafe -b NEWPATH -F %s %.300s",
 	    chain_text(chain, names, sizeof(names)), candidate->quoted,
 	    format == IMAGE_RAW ? "raw" : "qcow2", last_label(chain));
 	return -ENOENT;
@@ -233,6 +240,19 @@ has_protocol(const char *name)
 	return name[strcspn(name, ":/")] == ':';
 }
 
+int
+chain_check_name(const char *name, struct error *error)
+{
+	if (!*name || strlen(name) > HEADER_BACKING_NAME_BYTES_MAX)
+		return error_set(error, -EINVAL, "the backing file's name is "
+		    "%zu bytes long, not 1 to %u", strlen(name),
+		    HEADER_BACKING_NAME_BYTES_MAX);
+	if (has_protocol(name))
+		return error_set(error, -EINVAL, "%s would be taken for a "
+		    "protocol and what it leads to; write ./%s", name, name);
+	return 0;
+}
+
 static int
 choose_format(const struct chain *chain, const struct header *header,
     const struct candidate *candidate, enum image_format *formatp,
@@ -258,9 +278,9 @@ choose_format(const struct chain *chain, const struct header *header,
 		error_set(error, -EINVAL, "%.300s does not say which format "
 		    "its backing file %s has, and a format is never guessed",
 		    label, candidate->quoted);
-		error_hint(error, "if it is qcow2: qemu-img rebase -u -F qcow2 "
-		    "-b %s %.300s      or for now: --backing-format qcow2",
-		    candidate->quoted, label);
+		error_hint(error, "if it is qcow2: qnbd rebase --unsafe "
+		    "-F qcow2 -b %s %.300s      or for now: --backing-format "
+		    "qcow2", candidate->quoted, label);
 		return -EINVAL;
 	}
 	return 0;
@@ -315,7 +335,8 @@ open_candidate(struct chain *chain, const struct candidate *candidate,
 	int err;
 
 	err = confine_open(chain->directories, chain->directory_count,
-	    candidate->path, &parent, &file);
+	    candidate->path, chain_next_is_written(chain) ? FILE_WRITE : 0,
+	    &parent, &file);
 	if (err)
 		return explain_opening(chain, candidate, format, err, error);
 	err = check_loop(chain, candidate, file, error);

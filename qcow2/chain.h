@@ -4,10 +4,11 @@
  *
  * An image is not trusted to name files.  What it names must lie in the
  * directory of the file that names it, or below, or in one of the directories
- * the person allowed; it is a regular file, opened for reading, reached from
- * that directory without symbolic links or "..".  A relative name is meant
- * relative to the directory of the file that names it; an absolute one must
- * begin, as text, with an allowed directory.  Anything with a protocol
+ * the person allowed; it is a regular file, opened for reading (but for the one
+ * that the options say is to be written), reached from that directory without
+ * symbolic links or "..".  A relative name is meant relative to the directory
+ * of the file that names it; an absolute one must begin, as text, with an
+ * allowed directory.  Anything with a protocol
  * ("nbd://...", "json:...", "file:...") is refused, as are chains that come
  * back to a file they have and chains of more than IMAGE_CHAIN_MAX files below
  * the top.  The format is never guessed.
@@ -52,5 +53,11 @@ void chain_free(struct chain *chain);
  */
 int chain_open_next(struct chain *chain, const struct header *header,
     struct file **filep, enum image_format *formatp, struct error *error);
+
+/*
+ * Whether a person may give a backing file this name: one that the rules above
+ * do not refuse for its form, and that a header has room for.  -EINVAL.
+ */
+int chain_check_name(const char *name, struct error *error);
 
 #endif

@@ -170,7 +170,7 @@ open_parent(const struct confine_directory *base, const char *path,
 
 /* Opens path and the directory it is in, seen from base. */
 static int
-walk(const struct confine_directory *base, const char *path,
+walk(const struct confine_directory *base, const char *path, unsigned flags,
     int *directory_fdp, struct file **filep)
 {
 	const char *slash = strrchr(path, '/');
@@ -181,7 +181,7 @@ walk(const struct confine_directory *base, const char *path,
 	fd = open_parent(base, path, slash ? (size_t)(slash - path) : 0);
 	if (fd < 0)
 		return fd;
-	err = file_open(fd, leaf, 0, RESOLVE_STRICTLY, &file);
+	err = file_open(fd, leaf, flags, RESOLVE_STRICTLY, &file);
 	if (err)
 		goto close_fd;
 	if (!file->is_regular) {
@@ -223,7 +223,8 @@ longest_match(const struct confine_directory *directories, unsigned count,
 
 int
 confine_open(const struct confine_directory *directories, unsigned count,
-    const char *path, struct confine_directory *parent, struct file **filep)
+    const char *path, unsigned flags, struct confine_directory *parent,
+    struct file **filep)
 {
 	const struct confine_directory *base;
 	struct confine_directory found;
@@ -237,7 +238,7 @@ confine_open(const struct confine_directory *directories, unsigned count,
 	found.text = confine_parent(path);
 	if (!found.text)
 		return -ENOMEM;
-	err = walk(base, path + bytes, &found.fd, &file);
+	err = walk(base, path + bytes, flags, &found.fd, &file);
 	if (err)
 		goto free_text;
 	found.real = realpath(found.text, NULL);

@@ -42,12 +42,13 @@ char *confine_join(const struct confine_directory *directory,
     const char *name);
 
 /*
- * Opens the regular file at path, which is absolute, for reading, and the
- * directory it is in, as one of the count.  -EXDEV if it is below none of
- * them, -ELOOP where a symbolic link is in the way, -EINVAL or -EISDIR if it
- * is no regular file; else what opening gave.
+ * Opens the regular file at path, which is absolute, with flags as
+ * file_open()'s, and the directory it is in, as one of the count.  -EXDEV if it
+ * is below none of them, -ELOOP where a symbolic link is in the way, -EINVAL or
+ * -EISDIR if it is no regular file; else what opening gave.
  */
 int confine_open(const struct confine_directory *directories, unsigned count,
-    const char *path, struct confine_directory *parent, struct file **filep);
+    const char *path, unsigned flags, struct confine_directory *parent,
+    struct file **filep);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "qcow2/bytes.h"
+#include "qcow2/chain.h"
 #include "qcow2/entry.h"
 #include "qcow2/header.h"
 #include "runtime/file.h"
@@ -93,21 +94,12 @@ check_features(const struct create_options *options, struct error *error)
 static int
 check_backing(const struct create_options *options, struct error *error)
 {
-	const char *name = options->backing_name;
-
-	if (!name)
+	if (!options->backing_name)
 		return 0;
 	if (options->preallocation != CREATE_OFF)
 		return error_set(error, -EINVAL, "preallocation does not go "
 		    "with a backing file, of which it would hide all");
-	if (!*name || strlen(name) > HEADER_BACKING_NAME_BYTES_MAX)
-		return error_set(error, -EINVAL, "the backing file's name is "
-		    "%zu bytes long, not 1 to %u", strlen(name),
-		    HEADER_BACKING_NAME_BYTES_MAX);
-	if (strcspn(name, ":") < strcspn(name, "/"))
-		return error_set(error, -EINVAL, "%s would be taken for a "
-		    "protocol and what it leads to; write ./%s", name, name);
-	return 0;
+	return chain_check_name(options->backing_name, error);
 }
 
 static int

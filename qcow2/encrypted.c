@@ -62,7 +62,7 @@ encrypted_take_keys(struct image *top, const struct image_options *options,
 			    "OpenSSL has no AES-128-CBC here" :
 			    "out of memory");
 	}
-	if (given > encrypted)
+	if (given > encrypted && !options->keys_spare)
 		return refuse_keys(top, given, encrypted, error);
 	return 0;
 }

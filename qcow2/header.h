@@ -174,6 +174,12 @@ int header_add_extension(struct header *header, uint32_t type,
 const struct header_extension *header_find_extension(
     const struct header *header, uint32_t type);
 
+/* How long the fields are, in front of the extensions. */
+uint32_t header_fields_bytes(const struct header *header);
+
+/* Where the extensions end, their end mark included. */
+uint64_t header_extensions_end(const struct header *header);
+
 /*
  * Writes the header with everything behind it, and zeros up to bytes, the
  * length of target.  -ENOSPC if it does not fit.

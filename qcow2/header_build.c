@@ -13,19 +13,18 @@
 
 #define EXTENSION_HEAD_BYTES	8u
 
-static uint32_t
-header_bytes(const struct header *header)
+uint32_t
+header_fields_bytes(const struct header *header)
 {
 	if (header->version == 2)
 		return HEADER_V2_BYTES;
 	return HEADER_V3_BYTES + header->additional_bytes;
 }
 
-/* Everything up to the end mark and with it. */
-static uint64_t
-bytes_with_extensions(const struct header *header)
+uint64_t
+header_extensions_end(const struct header *header)
 {
-	uint64_t bytes = header_bytes(header) + EXTENSION_HEAD_BYTES;
+	uint64_t bytes = header_fields_bytes(header) + EXTENSION_HEAD_BYTES;
 	unsigned i;
 
 	for (i = 0; i < header->extension_count; i++)
@@ -41,7 +40,7 @@ put_v3_fields(const struct header *header, uint8_t *target)
 	bytes_put64(target + 80, header->compatible);
 	bytes_put64(target + 88, header->autoclear);
 	bytes_put32(target + 96, header->refcount_order);
-	bytes_put32(target + 100, header_bytes(header));
+	bytes_put32(target + 100, header_fields_bytes(header));
 	if (header->additional_bytes == 0) {
 		assert(header->compression == COMPRESSION_DEFLATE);
 		return;
@@ -72,7 +71,7 @@ put_fixed_fields(const struct header *header, uint8_t *target)
 int
 header_build(const struct header *header, void *target, size_t bytes)
 {
-	uint64_t name_offset = bytes_with_extensions(header);
+	uint64_t name_offset = header_extensions_end(header);
 	size_t name_bytes = header->backing ? strlen(header->backing_name) : 0;
 	const struct header_extension *extension;
 	uint8_t *at = target;
@@ -84,7 +83,7 @@ header_build(const struct header *header, void *target, size_t bytes)
 		return -ENOSPC;
 	memset(target, 0, bytes);
 	put_fixed_fields(header, target);
-	at += header_bytes(header);
+	at += header_fields_bytes(header);
 	for (i = 0; i < header->extension_count; i++) {
 		extension = &header->extensions[i];
 		bytes_put32(at, extension->type);

@@ -312,9 +312,11 @@ open_backing(struct chain *chain, struct image *top,
 {
 	struct image *image = top;
 	struct image_options below = *options;
+	unsigned depth = 1;
 
 	below.snapshot = NULL;
-	while (image->format == IMAGE_QCOW2 && image->header.backing) {
+	for (; image->format == IMAGE_QCOW2 && image->header.backing;
+	    depth++) {
 		enum image_format format;
 		struct file *file;
 		int err;
@@ -323,7 +325,8 @@ open_backing(struct chain *chain, struct image *top,
 		    error);
 		if (err)
 			return err;
-		err = open_layer(file, file->name, format, false, &below,
+		err = open_layer(file, file->name, format,
+		    depth == options->writable_depth, &below,
 		    &image->backing, error);
 		if (err)
 			return err;
@@ -367,8 +370,9 @@ image_open(const char *path, const struct image_options *options,
 	}
 	if (!err)
 		err = encrypted_take_keys(image, options, error);
-	if (!err)
-		err = qcow2_begin_writing(image, error);
+	for (struct image *layer = image; layer && !err;
+	    layer = layer->backing)
+		err = qcow2_begin_writing(layer, error);
 	if (err)
 		goto close_image;
 	*imagep = image;

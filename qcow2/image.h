@@ -60,6 +60,7 @@ struct image_key {
 struct image_options {
 	enum image_format format; /* told, never probed */
 	bool writable;
+	unsigned writable_depth; /* so many below it is another; 0: none */
 	bool force_share;	/* read beside a writer, without locks */
 	bool no_backing;	/* open this one file only (info, check) */
 	const char *snapshot;	/* its id or name: the disk is what it has;
@@ -77,6 +78,7 @@ struct image_options {
 	 */
 	const struct image_key *keys;
 	unsigned keys_count;
+	bool keys_spare;	/* more keys are fine */
 	bool no_data;		/* only the mapping is wanted: no keys */
 	uint64_t metadata_cache_bytes; /* a file of the chain; 0: 64 MiB */
 	unsigned loops;		/* how many loops will use it */

@@ -125,10 +125,13 @@ struct image {
 	struct moves moves;
 	struct co_mutex l2_making;	/* one new L2 table at a time */
 	struct sharing *sharing;	/* or NULL: nothing is being shared */
+	/* By a barrier, or as a whole: one at a time. */
+	struct co_mutex header_writing;
 	uint64_t zeroed_epoch;		/* see kept_room_usable(); 0: none */
 	uint64_t end_cluster;		/* from here on nothing is in use */
 	uint64_t device_bytes;		/* of a block device */
 	bool corrupt;			/* see guard.h */
+	bool cuts_file;			/* at the end: it was emptied */
 	bool closing;
 
 	/* Set when a write has completed; cleared by the cut that covers it. */
@@ -200,6 +203,16 @@ co_fn int room_keep(struct image *image, uint64_t guest, uint64_t count,
  * quarantine.  Whether it may be worth another try.
  */
 co_fn bool qcow2_make_host_room(struct image *image);
+
+/*
+ * Writes to clusters of one L2 slice that have no host clusters and that the
+ * caller has claimed, in the monitor; *donep is how many bytes, at least 1.
+ */
+co_fn int qcow2_write_claimed(struct image *image, uint64_t guest,
+    const void *data, size_t length, size_t *donep);
+
+/* -ENOTSUP, and says why, if it has internal snapshots. */
+int image_refuse_snapshots(const struct image *image, struct error *error);
 
 struct l2_run;
 /* l2_pin(), l2_run(), l2_unpin(), in the monitor. */

@@ -396,10 +396,8 @@ qcow2_open(struct image *image, const struct image_options *options,
 
 /* ---- closing ---- */
 
-/* Barriers until the disk has it all: each may let clusters out that lower
- * refcounts for the next. */
-co_fn static int
-settle(struct image *image)
+int
+open_settle(struct image *image)
 {
 	int err = image->failed ? -EIO : 0;
 
@@ -442,18 +440,20 @@ finish_writing(struct image *image)
 	barrier_wait_idle(image);
 	image->allocator.used = false;
 	pack_let_go(image);
-	err = settle(image);
+	err = open_settle(image);
 	if (!err)
 		err = alloc_return_reserve(image);
 	if (!err)
-		err = settle(image);
+		err = open_settle(image);
+	if (!err && image->cuts_file)
+		err = empty_cut_file(image);
 	if (!err && image->dirty.lazy_held)
 		image->dirty.holders--;
 	if (!err)
 		err = dirty_clear(image);
 	if (!err && reserve_end == image->end_cluster)
 		image->end_cluster = image->allocator.reserve_next;
-	if (!err && image->allocator.reserve_next > 0)
+	if (!err && !image->cuts_file && image->allocator.reserve_next > 0)
 		err = trim_file(image);
 	monitor_leave(&image->monitor);
 	return err;

@@ -17,12 +17,8 @@
 #define FREE_CLUSTERS_MAX (1ull << 27)
 #define FREE_BLOCKS_MAX (1u << 17)
 
-/*
- * The cluster behind the last one that has a refcount, if that is past from;
- * else from.  -EFBIG if there is too much to look through.
- */
-co_fn static int
-find_end(struct image *image, uint64_t from, uint64_t *endp)
+int
+open_find_end(struct image *image, uint64_t from, uint64_t *endp)
 {
 	unsigned block_bits = image->refcounts.block_bits;
 	uint64_t block = image->refcount_table_entries;
@@ -67,7 +63,8 @@ find_used_end(struct image *image, uint64_t file_end, uint64_t *endp,
 	int err;
 
 	monitor_enter(&image->monitor);
-	err = find_end(image, image->file->is_regular ? file_end : 1, endp);
+	err = open_find_end(image, image->file->is_regular ? file_end : 1,
+	    endp);
 	monitor_leave(&image->monitor);
 	if (err == -EFBIG) {
 		error_set(error, err, "%s has too many empty refcount blocks "

@@ -410,6 +410,24 @@ write_claimed(struct write *write)
 	return err;
 }
 
+int
+qcow2_write_claimed(struct image *image, uint64_t guest, const void *data,
+    size_t length, size_t *donep)
+{
+	struct write write = {
+		.image = image, .guest = guest, .data = data,
+		.length = length,
+	};
+	int err;
+
+	if (image->encrypted)
+		write.length = encrypted_step(guest, length);
+	err = write_claimed(&write);
+	if (!err)
+		*donep = write.length;
+	return err;
+}
+
 /* In the monitor; leaves it. */
 co_fn static int
 write_allocating(struct write *write)

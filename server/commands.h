@@ -25,6 +25,9 @@ extern const struct command measure_command;
 extern const struct command snapshot_command;
 extern const struct command resize_command;
 extern const struct command vmstate_command;
+extern const struct command rebase_command;
+extern const struct command commit_command;
+extern const struct command flatten_command;
 
 #define COMMANDS_MAX 32
 

@@ -21,6 +21,9 @@ const struct command *const commands[] = {
 	&snapshot_command,
 	&resize_command,
 	&vmstate_command,
+	&rebase_command,
+	&commit_command,
+	&flatten_command,
 	NULL,
 };
 

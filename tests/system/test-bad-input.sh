@@ -309,7 +309,7 @@ test_backing()
 	refused 1 'top.qcow2 needs its backing file base.qcow2' top.qcow2
 	expect_text "$tmp/err" '/base.qcow2 does not exist$'
 	expect_text "$tmp/err" \
-	    '^  chain: top.qcow2 -> base.qcow2 \(missing\).*qemu-img rebase -u'
+	    '^  chain: top.qcow2 -> base.qcow2 \(missing\).*rebase --unsafe'
 	refused 1 'needs its backing file base.qcow2' -r above.qcow2
 	expect_text "$tmp/err" 'above.qcow2 -> top.qcow2 -> base.qcow2'
 	mv elsewhere.qcow2 base.qcow2
@@ -318,7 +318,7 @@ test_backing()
 	    unsay_format top.qcow2
 	refused 1 'top.qcow2 does not say which format its backing file' \
 	    top.qcow2
-	expect_text "$tmp/err" 'qemu-img rebase -u -F'
+	expect_text "$tmp/err" 'qnbd rebase --unsafe -F'
 	start_qnbd --backing-format qcow2 top.qcow2
 	io 0 'read -P 0 0 8M'
 	stop_qnbd

@@ -406,7 +406,7 @@ START_TEST(missing_file_is_named_with_the_chain_and_a_way_out)
 	ck_assert_ptr_nonnull(strstr(error.hint,
 	    "top -> sub/mid -> gone.qcow2 (missing)"));
 	ck_assert_ptr_nonnull(strstr(error.hint,
-	    "qemu-img rebase -u -b NEWPATH -F raw "));
+	    "qnbd rebase --unsafe -b NEWPATH -F raw "));
 }
 END_TEST
 
@@ -452,7 +452,7 @@ START_TEST(format_is_not_guessed)
 	ck_assert_int_eq(next("base", ""), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(error.message, "never guessed"));
 	ck_assert_ptr_nonnull(strstr(error.hint,
-	    "qemu-img rebase -u -F qcow2 -b base "));
+	    "qnbd rebase --unsafe -F qcow2 -b base "));
 	ck_assert_ptr_nonnull(strstr(error.hint, "--backing-format"));
 }
 END_TEST
