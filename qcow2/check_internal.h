@@ -91,6 +91,9 @@ struct check {
 	uint64_t entry_faults;	/* what fix_entries would put right, */
 	uint64_t copied_faults;	/* and fix_copied */
 	bool points_past_end;	/* some user, to where a file might grow */
+	/* Data that was not flushed, as its place has not come to be. */
+	uint64_t unflushed;
+	uint64_t unflushed_end;	/* how long the file was to be */
 };
 
 enum check_use {
@@ -225,6 +228,9 @@ co_fn int check_read(struct check *check, void *data, size_t bytes,
 co_fn int check_write(struct check *check, const void *data, size_t bytes,
     uint64_t host, const char *what);
 co_fn int check_sync(struct check *check);
+
+/* Makes the file longer, stable at the return. */
+co_fn int check_lengthen(struct check *check, uint64_t bytes);
 
 /* Reads a table of 8-byte entries into the machine's order; free() it. */
 co_fn int check_load_table(struct check *check, uint64_t host,

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include "qcow2/check_internal.h"
+#include "runtime/file.h"
 
 /* An L2 table at work. */
 struct walk {
@@ -132,6 +133,31 @@ judge_unaligned(struct walk *walk, unsigned index, uint64_t entry,
 	return walk->check->for_repair;
 }
 
+/*
+ * With lazy refcounts an entry may be stable and the length of the file not, if
+ * there was no flush yet.  Nobody has been told of a flush without both.
+ */
+static bool
+is_unflushed(const struct check *check, uint64_t host)
+{
+	return check->for_repair && check->file->is_regular &&
+	    check->header.incompatible & HEADER_DIRTY &&
+	    check->header.compatible & HEADER_LAZY_REFCOUNTS &&
+	    !(host & (check->cluster_bytes - 1)) &&
+	    host >= check->file_bytes &&
+	    host >> check->cluster_bits <
+	    check->file_clusters + CHECK_CLUSTERS_PAST_END;
+}
+
+static void
+note_unflushed(struct check *check, uint64_t host)
+{
+	check->unflushed++;
+	check->repairable++;
+	if (host + check->cluster_bytes > check->unflushed_end)
+		check->unflushed_end = host + check->cluster_bytes;
+}
+
 /* An uncompressed cluster that has room in the file. */
 static void
 walk_cluster(struct walk *walk, unsigned index, uint64_t entry,
@@ -153,6 +179,8 @@ walk_cluster(struct walk *walk, unsigned index, uint64_t entry,
 		    CHECK_DATA);
 	if (fault)
 		report_entry(walk, index, entry, fault);
+	if (fault && is_unflushed(check, host))
+		note_unflushed(check, host);
 	if (walk->active && !copied_right)
 		judge_copied(walk, index, entry);
 }

@@ -46,18 +46,39 @@ clear_autoclear(struct check *check)
 	return check_sync(check);
 }
 
+co_fn static int
+begin_writing(struct check *check)
+{
+	int err = check->has_written ? 0 : clear_autoclear(check);
+
+	if (!err)
+		check->has_written = true;
+	return err;
+}
+
 co_fn int
 check_write(struct check *check, const void *data, size_t bytes,
     uint64_t host, const char *what)
 {
-	int err = 0;
+	int err = begin_writing(check);
 
-	if (!check->has_written)
-		err = clear_autoclear(check);
+	return err ? err : write_raw(check, data, bytes, host, what);
+}
+
+co_fn int
+check_lengthen(struct check *check, uint64_t bytes)
+{
+	int err = check_stop(check);
+
+	if (!err)
+		err = begin_writing(check);
 	if (err)
 		return err;
-	check->has_written = true;
-	return write_raw(check, data, bytes, host, what);
+	err = file_truncate(check->file, bytes);
+	if (err)
+		return error_set(check->error, err, "cannot make %s longer: "
+		    "%s", check->name, strerror(-err));
+	return check_sync(check);
 }
 
 co_fn int

@@ -158,6 +158,23 @@ adjust(struct repair *repair, bool *didp)
 	return 0;
 }
 
+/*
+ * The file gets the length that it was to have: what was not flushed reads as
+ * zeros there, as others read it already.
+ */
+co_fn static int
+lengthen(struct repair *repair, bool *didp)
+{
+	struct check *check = &repair->check;
+	int err = check_lengthen(check, check->unflushed_end);
+
+	if (err)
+		return err;
+	repair->result->corruptions_fixed += check->unflushed;
+	*didp = true;
+	return 0;
+}
+
 /* Flags follow the refcounts, which are right or about to be. */
 static bool
 may_fix_copied(const struct repair *repair)
@@ -190,6 +207,8 @@ act(struct repair *repair, bool *didp)
 	*didp = had_fixed;
 	if (is_clean(&check->result))
 		return 0;
+	if (check->unflushed > 0 && !repair_is_hopeless(check))
+		return lengthen(repair, didp);
 	if (repair_needs_rebuild(check) || may_renew_snapshots(repair))
 		return repair->extent == REPAIR_ALL ? rebuild(repair, didp) :
 		    0;

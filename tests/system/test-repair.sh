@@ -201,6 +201,14 @@ expect_status 0 "$QNBD" check --repair all checked.qcow2
 qemu-img check -q checked.qcow2 || fail "checked.qcow2 is not clean"
 "$QNBD" info checked.qcow2 >out
 grep -q '^state' out && fail "checked.qcow2 is still dirty"
+# Where entries are stable and the length is not, there was no flush.
+cp lazy.qcow2 short.qcow2
+truncate -s -8K short.qcow2
+expect_status 0 "$QNBD" check --repair all short.qcow2
+qemu-img check -q short.qcow2 || fail "short.qcow2 is not clean"
+qemu-io -r -f qcow2 -c 'read -P 8 20M 4088k' -c 'read -P 0 24568k 8k' \
+    short.qcow2 >out
+grep -q 'verification failed' out && fail "the end is not what it may be"
 for options in '-r' '-r --force-share'; do
 	# shellcheck disable=SC2086 # two words
 	start_qnbd $options read.qcow2
