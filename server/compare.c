@@ -31,6 +31,7 @@ struct compare_arguments {
 
 static const struct option_spec compare_specs[] = {
 	SOURCE_OPTIONS(struct compare_arguments, sources[0], "A"),
+	KEY_OPTIONS(struct compare_arguments, sources[0].keys),
 	{ "second-format", 'F', OPTION_CHOICE, "qcow2|raw",
 	  "what B is (qcow2)", FIELD(sources[1].format),
 	  .choices = source_formats },

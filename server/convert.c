@@ -55,6 +55,7 @@ static const struct option_spec convert_specs[] = {
 	{ "force", 0, OPTION_FLAG, NULL,
 	  "replace DST if it is there", FIELD(force) },
 	SOURCE_OPTIONS(struct convert_arguments, source, "SRC"),
+	KEY_OPTIONS(struct convert_arguments, source.keys),
 	{ "target-key-file", 0, OPTION_TEXTS, "FILE",
 	  "the key of DST, if it is encrypted, repeatable",
 	  FIELD(target_keys.files) },

@@ -3,8 +3,9 @@
  * The image that a command only reads, with its chain: options that several
  * commands have in common.
  *
- * A command has SOURCE_OPTIONS in its table and a struct source_arguments in
- * the struct that these fill, which begins as SOURCE_ARGUMENTS_DEFAULT.
+ * A command has SOURCE_OPTIONS in its table, and KEY_OPTIONS if it reads data,
+ * and a struct source_arguments in the struct that these fill, which begins as
+ * SOURCE_ARGUMENTS_DEFAULT.
  */
 #ifndef SERVER_SOURCE_H
 #define SERVER_SOURCE_H
@@ -49,8 +50,7 @@ extern const char *const source_formats[];
 	  .choices = source_formats }, \
 	{ "backing-dir", 0, OPTION_TEXTS, "DIR", \
 	  "backing files may lie here, repeatable", \
-	  .offset = offsetof(type, member.backing_dirs) }, \
-	KEY_OPTIONS(type, member.keys)
+	  .offset = offsetof(type, member.backing_dirs) }
 
 /* For reading; shares the memory of arguments and keys. */
 struct image_options source_image_options(
