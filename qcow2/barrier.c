@@ -207,6 +207,7 @@ run_barrier(struct image *image)
 	} else {
 		barrier->stable_cut = cut.number;
 		moves_finish(image, &cut.moves);
+		retired_forget(image);
 		image->allocator.reserve_stable_end = cut.reserve_end;
 		changes_drop_taken(&barrier->l1);
 		changes_drop_taken(&image->refcounts.hooks);

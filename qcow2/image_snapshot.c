@@ -76,7 +76,7 @@ share_disk(struct image *image, struct sharing *sharing,
 {
 	int err;
 
-	err = sharing_init(sharing, image->l1_entries, 1);
+	err = sharing_init(sharing, image->l1_entries);
 	if (err)
 		return err;
 	gate_close(image);

@@ -33,6 +33,7 @@
 #include "qcow2/pack.h"
 #include "qcow2/quarantine.h"
 #include "qcow2/refcount.h"
+#include "qcow2/retired.h"
 #include "qcow2/sharing.h"
 #include "qcow2/slice.h"
 #include "qcow2/snapshot.h"
@@ -125,6 +126,7 @@ struct image {
 	struct moves moves;
 	struct co_mutex l2_making;	/* one new L2 table at a time */
 	struct sharing *sharing;	/* or NULL: nothing is being shared */
+	struct retired retired;
 	/* By a barrier, or as a whole: one at a time. */
 	struct co_mutex header_writing;
 	uint64_t zeroed_epoch;		/* see kept_room_usable(); 0: none */

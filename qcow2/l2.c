@@ -169,6 +169,8 @@ switch_table(struct image *image, uint32_t index,
 	if (!err)
 		err = quarantine_make_room(image, 1);
 	if (!err)
+		err = retired_make_room(image, 1);
+	if (!err)
 		err = metadata_add_cluster(&image->metadata, METADATA_L2,
 		    table->host);
 	if (err)
@@ -178,9 +180,7 @@ switch_table(struct image *image, uint32_t index,
 		image->metadata.reused++;
 	slice_forget(image, table->host, image->cluster_bytes);
 	if (old_entry) {
-		if (!sharing_retires(image, index, entry_host(old_entry)))
-			metadata_remove_cluster(&image->metadata,
-			    entry_host(old_entry));
+		retired_add(image, index, entry_host(old_entry));
 		quarantine_add(image, entry_host(old_entry) >>
 		    image->cluster_bits, 1);
 	}

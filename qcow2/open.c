@@ -344,6 +344,7 @@ free_tables(struct image *image)
 	changes_free(&image->barrier.l1);
 	changes_free(&image->refcounts.hooks);
 	quarantine_free(&image->quarantine);
+	retired_free(&image->retired);
 	alloc_free(&image->allocator);
 	epochs_free(&image->epochs);
 	slice_cache_free(&image->slices);

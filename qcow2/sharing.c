@@ -14,17 +14,14 @@ is_counted(const struct sharing *sharing, uint64_t index)
 }
 
 int
-sharing_init(struct sharing *sharing, uint32_t entries, unsigned retirements)
+sharing_init(struct sharing *sharing, uint32_t entries)
 {
-	size_t max = (size_t)entries * retirements;
-
 	*sharing = (struct sharing){
-		.entries = entries, .retired_max = max,
+		.entries = entries,
 		.l1 = calloc((size_t)entries + 1, sizeof(uint64_t)),
 		.counted = calloc(entries / 64 + 1, sizeof(uint64_t)),
-		.retired = calloc(max + 1, sizeof(*sharing->retired)),
 	};
-	if (sharing->l1 && sharing->counted && sharing->retired)
+	if (sharing->l1 && sharing->counted)
 		return 0;
 	sharing_free(sharing);
 	return -ENOMEM;
@@ -35,7 +32,6 @@ sharing_free(struct sharing *sharing)
 {
 	free(sharing->l1);
 	free(sharing->counted);
-	free(sharing->retired);
 	*sharing = (struct sharing){0};
 }
 
@@ -93,19 +89,6 @@ sharing_wait_undone(struct image *image)
 	return 0;
 }
 
-bool
-sharing_retires(struct image *image, uint32_t index, uint64_t host)
-{
-	struct sharing *sharing = image->sharing;
-
-	if (!sharing)
-		return false;
-	assert(sharing->retired_count < sharing->retired_max);
-	sharing->retired[sharing->retired_count++] =
-	    (struct retired_table){index, host};
-	return true;
-}
-
 co_fn static int
 settle(struct image *image, uint32_t index)
 {
@@ -139,40 +122,13 @@ sharing_finish(struct image *image)
 	return err;
 }
 
-static void
-forget_retired(struct image *image)
+/* The references first, and the C flags of the tables where one is left. */
+co_fn static int
+unshare_all(struct image *image)
 {
 	struct sharing *sharing = image->sharing;
+	int first_err = 0;
 
-	while (sharing->retired_count > 0) {
-		struct retired_table *table =
-		    &sharing->retired[--sharing->retired_count];
-
-		/* Unless the disk has come back to it. */
-		if (table->index >= image->l1_entries ||
-		    entry_host(image->l1[table->index]) != table->host)
-			metadata_forget_cluster(&image->metadata,
-			    table->host);
-	}
-}
-
-/*
- * Tables that were copied meanwhile are dropped for good, so a barrier has to
- * write what was changed in them before.
- */
-int
-sharing_undo(struct image *image)
-{
-	struct sharing *sharing = image->sharing;
-	int first_err;
-
-	if (!sharing->err)
-		sharing->err = -ECANCELED;
-	/* Nobody begins to copy one now; who had begun ends first. */
-	co_mutex_lock(&image->l2_making);
-	co_mutex_unlock(&image->monitor, &image->l2_making);
-	first_err = barrier_flush(image);
-	forget_retired(image);
 	for (uint32_t i = 0; i < sharing->entries && !image->failed; i++) {
 		int err = 0;
 
@@ -183,6 +139,26 @@ sharing_undo(struct image *image)
 		if (err && !first_err)
 			first_err = err;
 	}
+	return first_err;
+}
+
+/*
+ * A table that was copied meanwhile is freed only when a barrier has written
+ * what was changed in it before: until then the disk's reference is in
+ * quarantine.
+ */
+void
+sharing_undo(struct image *image)
+{
+	struct sharing *sharing = image->sharing;
+	int first_err;
+
+	if (!sharing->err)
+		sharing->err = -ECANCELED;
+	/* Nobody begins to copy one now; who had begun ends first. */
+	co_mutex_lock(&image->l2_making);
+	co_mutex_unlock(&image->monitor, &image->l2_making);
+	first_err = unshare_all(image);
 	image->sharing = NULL;
 	wait_queue_wake_all(&image->monitor, &sharing->undone);
 	/* Not before: who waits for this holds claims. */
@@ -192,12 +168,12 @@ sharing_undo(struct image *image)
 		if (err && !first_err)
 			first_err = err;
 	}
-	return first_err;
+	if (first_err)
+		image->dirty.leaks = true;
 }
 
 void
 sharing_end(struct image *image)
 {
-	forget_retired(image);
 	image->sharing = NULL;
 }

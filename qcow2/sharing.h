@@ -8,9 +8,6 @@
  * the snapshot's maker, or by the first request that wants a table of its own
  * back, before it copies it.
  *
- * A table that is copied meanwhile stays in the index of metadata for as long
- * as this goes on, since changes from before may still have to be written.
- *
  * In the image's monitor.
  */
 #ifndef QCOW2_SHARING_H
@@ -24,28 +21,16 @@
 
 struct image;
 
-/* A table that the disk does not use any more at that place of its L1. */
-struct retired_table {
-	uint32_t index;
-	uint64_t host;
-};
-
 struct sharing {
 	uint64_t *l1;		/* the tables in common, without C flags */
 	uint32_t entries;
 	uint64_t *counted;	/* bit: the table has its second reference */
-	struct retired_table *retired;
-	size_t retired_count, retired_max;
 	int err;		/* it cannot be, and is being undone */
 	struct wait_queue undone;
 };
 
-/*
- * Makes room for sharing an L1 table of so many entries, each of which gets
- * another table at most retirements times meanwhile.  -ENOMEM.
- */
-int sharing_init(struct sharing *sharing, uint32_t entries,
-    unsigned retirements);
+/* Makes room for sharing an L1 table of so many entries.  -ENOMEM. */
+int sharing_init(struct sharing *sharing, uint32_t entries);
 void sharing_free(struct sharing *sharing);
 
 /*
@@ -64,9 +49,6 @@ co_fn int sharing_settle(struct image *image, uint64_t index);
 /* Waits until the tables are the disk's own again; 0. */
 co_fn int sharing_wait_undone(struct image *image);
 
-/* Whether a table that the disk stops using stays in the index for now. */
-bool sharing_retires(struct image *image, uint32_t index, uint64_t host);
-
 /*
  * Counts all that is left; if that cannot be, undoes all of it, ends it, and
  * says why: -ERANGE, -EIO, -ENOMEM.  Requests go on meanwhile.
@@ -75,11 +57,12 @@ co_fn int sharing_finish(struct image *image);
 
 /*
  * Undoes it, and ends it: takes the second references off again and gives the
- * disk its C flags back.  The first error; clusters may leak then.
+ * disk its C flags back.  What could not be undone is left to be repaired by
+ * the next who opens the image.
  */
-co_fn int sharing_undo(struct image *image);
+co_fn void sharing_undo(struct image *image);
 
-/* Ends it, after a barrier: retired tables leave the index. */
+/* Ends it: all is counted. */
 void sharing_end(struct image *image);
 
 #endif

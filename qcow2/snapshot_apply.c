@@ -39,48 +39,53 @@ has_table(const struct image *image, uint32_t index, uint64_t host)
 co_fn static int
 share_table(struct image *image, uint32_t index, uint64_t host)
 {
-	bool added = false;
-	int err;
+	int err = 0;
 
 	co_mutex_lock(&image->l2_making);
 	/* What is shared cannot be the disk's alone. */
-	if (has_table(image, index, host) && entry_copied(image->l1[index])) {
+	if (has_table(image, index, host) && entry_copied(image->l1[index]))
 		err = -EIO;
-		goto unlock;
-	}
-	if (!metadata_is(&image->metadata, METADATA_L2, host,
-	    image->cluster_bytes)) {
+	else if (!metadata_is(&image->metadata, METADATA_L2, host,
+	    image->cluster_bytes))
 		err = metadata_add_cluster(&image->metadata, METADATA_L2,
 		    host);
-		if (err)
-			goto unlock;
-		added = true;
-	}
+	if (err == -EEXIST)
+		err = -EIO;
+	if (err)
+		goto unlock;
+	/* In a damaged image somebody may point there. */
+	image->metadata.reused++;
 	err = tree_share(image, host);
-	if (err && added && !has_table(image, index, host))
-		metadata_forget_cluster(&image->metadata, host);
 unlock:
 	co_mutex_unlock(&image->monitor, &image->l2_making);
-	return err == -EEXIST ? -EIO : err;
+	return err;
 }
 
-/* The references of the first count trees; a barrier comes first, since their
- * C flags may still have to be written. */
+/*
+ * Takes off the references of the first count trees; the next table may have
+ * come into the index, too.  What could not be undone is left to be repaired.
+ */
 co_fn static void
 unshare_tables(struct image *image, const struct l1_table *l1, uint32_t count)
 {
-	barrier_flush(image);
-	for (uint32_t i = 0; i < count && !image->failed; i++) {
-		uint64_t host = entry_host(l1->list[i]);
+	int first_err = retired_make_room(image, count + 1);
 
-		if (!host)
-			continue;
-		if (!has_table(image, i, host))
-			metadata_forget_cluster(&image->metadata, host);
-		tree_drop(image, host);
-		if (i < image->l1_entries)
-			tree_set_copied(image, i);
+	for (uint32_t i = 0; i <= count && i < l1->entries &&
+	    !image->failed && !first_err; i++)
+		if (l1->list[i])
+			retired_add(image, i, entry_host(l1->list[i]));
+	for (uint32_t i = 0; i < count && !image->failed; i++) {
+		int err = 0;
+
+		if (l1->list[i])
+			err = tree_drop(image, entry_host(l1->list[i]));
+		if (l1->list[i] && i < image->l1_entries && !err)
+			err = tree_set_copied(image, i);
+		if (err && !first_err)
+			first_err = err;
 	}
+	if (first_err)
+		image->dirty.leaks = true;
 }
 
 co_fn static int
@@ -104,19 +109,20 @@ share_tables(struct image *image, const struct l1_table *l1)
 
 /* ---- the moment ---- */
 
-/*
- * The tables the disk had stay in the index until a barrier has written what
- * was changed in them.
- */
-static void
+/* Behind the closed gate, with no barrier running.  -EIO, -ENOMEM. */
+static int
 switch_l1(struct image *image, struct l1_table *l1, uint64_t host,
     uint64_t disk_bytes)
 {
 	struct l1_table old = {image->l1, image->l1_entries};
 
+	if (image->failed)
+		return -EIO;
+	if (retired_make_room(image, old.entries))
+		return -ENOMEM;
 	for (uint32_t i = 0; i < old.entries; i++)
 		if (entry_host(old.list[i]))
-			sharing_retires(image, i, entry_host(old.list[i]));
+			retired_add(image, i, entry_host(old.list[i]));
 	changes_drop_from(&image->barrier.l1, 0);
 	image->l1 = l1->list;
 	image->l1_entries = l1->entries;
@@ -126,6 +132,7 @@ switch_l1(struct image *image, struct l1_table *l1, uint64_t host,
 		.wanted = true, .host = host, .count = l1->entries,
 	};
 	*l1 = old;
+	return 0;
 }
 
 /* The references of what the disk had, now that it is stably gone. */
@@ -152,31 +159,38 @@ drop_old(struct image *image, const struct l1_table *old)
 	return image->failed ? -EIO : first_err;
 }
 
-/* In all of this, tables the disk stops using stay in the index. */
+/* l1 becomes what the disk had, and is freed by the caller. */
 co_fn static int
 become(struct image *image, struct l1_table *l1, uint64_t disk_bytes)
 {
+	uint32_t entries = l1->entries;
 	uint64_t host;
 	int err;
 
 	err = share_tables(image, l1);
 	if (err)
 		return err;
-	err = l1_take_place(image, l1->entries, &host);
-	if (err) {
-		unshare_tables(image, l1, l1->entries);
-		return err;
-	}
+	err = l1_take_place(image, entries, &host);
+	if (err)
+		goto unshare;
 	gate_close(image);
-	switch_l1(image, l1, host, disk_bytes);
+	err = switch_l1(image, l1, host, disk_bytes);
 	gate_open(image);
+	if (err)
+		goto give_place_back;
 	err = barrier_flush(image);
-	sharing_end(image);
 	if (!err)
 		err = drop_old(image, l1);
 	/* What was not dropped is repaired by the next who opens it. */
 	if (err)
 		image->dirty.leaks = true;
+	return err;
+give_place_back:
+	metadata_remove_range(&image->metadata, host);
+	alloc_give_back(image, host, table_clusters(image,
+	    (uint64_t)entries * ENTRY_BYTES));
+unshare:
+	unshare_tables(image, l1, entries);
 	return err;
 }
 
@@ -185,7 +199,6 @@ snapshot_apply(struct image *image, const struct snapshot *snapshot)
 {
 	uint64_t disk_bytes = snapshot->disk_bytes;
 	uint32_t needed = l1_entries_for(image, disk_bytes);
-	struct sharing sharing;
 	struct l1_table l1;
 	int err;
 
@@ -196,15 +209,7 @@ snapshot_apply(struct image *image, const struct snapshot *snapshot)
 	err = snapshot_load_l1(image, snapshot, l1.entries, &l1.list);
 	if (err)
 		return err;
-	err = sharing_init(&sharing, l1.entries > image->l1_entries ?
-	    l1.entries : image->l1_entries, 3);
-	if (!err) {
-		/* It shares nothing, but keeps tables in the index. */
-		image->sharing = &sharing;
-		err = become(image, &l1, disk_bytes);
-		image->sharing = NULL;
-		sharing_free(&sharing);
-	}
+	err = become(image, &l1, disk_bytes);
 	free(l1.list);
 	return err;
 }

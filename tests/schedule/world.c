@@ -2,11 +2,14 @@
 #include "tests/schedule/world.h"
 
 #include <endian.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 #include "qcow2/create.h"
 #include "qcow2/entry.h"
+#include "qcow2/image_snapshot.h"
 #include "runtime/file_record.h"
 #include "runtime/log.h"
 #include "tests/key.h"
@@ -351,6 +354,34 @@ ask_status(struct request *request)
 	    request->length, extents, 16, &count);
 }
 
+#define SNAPSHOT_NAME_BYTES 24
+
+static void
+name_snapshot(uint64_t number, char *name)
+{
+	snprintf(name, SNAPSHOT_NAME_BYTES, "s%llu",
+	    (unsigned long long)number);
+}
+
+co_fn static int
+change_snapshots(struct request *request)
+{
+	static const struct timespec date = {.tv_sec = 1};
+	struct image *image = request->world->image;
+	char name[SNAPSHOT_NAME_BYTES];
+	struct error error;
+
+	name_snapshot(request->guest, name);
+	switch (request->action) {
+	case ACTION_SNAPSHOT_CREATE:
+		return image_snapshot_create(image, name, &date, &error);
+	case ACTION_SNAPSHOT_DELETE:
+		return image_snapshot_delete(image, name, &error);
+	default:
+		return image_snapshot_apply(image, name, &error);
+	}
+}
+
 co_fn static void
 carry_out(struct request *request)
 {
@@ -390,6 +421,9 @@ carry_out(struct request *request)
 		break;
 	case ACTION_STATUS:
 		request->err = ask_status(request);
+		break;
+	default:
+		request->err = change_snapshots(request);
 		break;
 	}
 	free(request->data);
@@ -468,6 +502,46 @@ world_do(struct world *world, enum action action, uint64_t guest,
 
 	carry_out(&request);
 	judge(&request);
+}
+
+co_fn static int
+open_snapshot(struct world *world, unsigned number, struct image **imagep)
+{
+	char name[SNAPSHOT_NAME_BYTES];
+	struct image_options options = {
+		.format = IMAGE_QCOW2, .no_backing = true, .snapshot = name,
+		.force_share = true, .loops = world->options.loops,
+		.keys = &test_key, .keys_count = world->options.encrypted,
+	};
+	struct file *handle;
+	struct error error;
+
+	name_snapshot(number, name);
+	ck_assert_int_eq(file_sim_open(world->disk, &handle), 0);
+	return image_open_file(handle, &options, imagep, &error);
+}
+
+bool
+world_has_snapshot(struct world *world, unsigned number)
+{
+	struct image *image;
+	int err = open_snapshot(world, number, &image);
+
+	ck_assert(!err || err == -ENOENT);
+	if (!err)
+		image_close(image);
+	return !err;
+}
+
+void
+world_expect_snapshot(struct world *world, unsigned number, uint64_t guest,
+    size_t length, uint8_t value)
+{
+	struct world other = *world;
+
+	ck_assert_int_eq(open_snapshot(world, number, &other.image), 0);
+	world_expect(&other, guest, length, value);
+	image_close(other.image);
 }
 
 uint64_t

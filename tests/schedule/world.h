@@ -117,6 +117,10 @@ enum action {
 	ACTION_DISCARD,
 	ACTION_FLUSH,
 	ACTION_STATUS,
+	/* Of the snapshot with the number guest. */
+	ACTION_SNAPSHOT_CREATE,
+	ACTION_SNAPSHOT_DELETE,
+	ACTION_SNAPSHOT_APPLY,
 };
 
 struct request {
@@ -174,6 +178,16 @@ co_fn void world_do(struct world *world, enum action action, uint64_t guest,
 #define world_flush(world) world_do(world, ACTION_FLUSH, 0, 0, 0, 0)
 #define world_expect(world, guest, length, value) \
 	world_do(world, ACTION_READ, guest, length, value, 0)
+
+#define world_snapshot(world, action, number) \
+	world_do(world, ACTION_SNAPSHOT_ ## action, number, 0, 0, 0)
+
+/* Whether the disk, as it is in the file, has the snapshot. */
+co_fn bool world_has_snapshot(struct world *world, unsigned number);
+
+/* The same as world_expect(), of a snapshot, as it is in the file. */
+co_fn void world_expect_snapshot(struct world *world, unsigned number,
+    uint64_t guest, size_t length, uint8_t value);
 
 /* The host offset of a mapped guest cluster; 0: it has none. */
 co_fn uint64_t world_host(struct world *world, uint64_t guest);

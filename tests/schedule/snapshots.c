@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Snapshots, and requests held at one of their steps (pause.h).
+ *
+ * Guards against: a snapshot that a write in flight still changes (R14), or
+ * that requests pass by while its moment comes; a copy that a write in place
+ * overtakes, as the snapshot that had the cluster goes; a snapshot that waits
+ * for ever for a request that waits for it; tables that are forgotten, or
+ * remembered, at the wrong time when an operation fails.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include "qcow2/entry.h"
+#include "runtime/loop.h"
+#include "tests/schedule/pause.h"
+#include "tests/schedule/races.h"
+
+#define DISK_BYTES (8u << 20)
+
+/* In the second L2 table. */
+#define FAR (2u << 20)
+
+/* ---- the moment ---- */
+
+co_fn static void
+prepare(struct world *world)
+{
+	world_write(world, A, 2 * CLUSTER, 0x11);
+	world_write(world, FAR, CLUSTER, 0x11);
+}
+
+static struct request
+snapshot_of(enum action action, unsigned number)
+{
+	return request_of(action, number, 0, 0, 0);
+}
+
+/* A write in place is under way: the snapshot has it, and waits for it. */
+co_fn static void
+write_through_moment(struct world *world)
+{
+	struct request write = request_of(ACTION_WRITE, A, CLUSTER, 0x22, 0);
+	struct request create = snapshot_of(ACTION_SNAPSHOT_CREATE, 1);
+	struct request late = request_of(ACTION_WRITE, FAR, CLUSTER, 0x33, 0);
+	struct pause pause;
+
+	pause_begin(&pause, world, PAUSE_DATA, A, 0x22);
+	request_start(world, 1, &write);
+	pause_await(&pause);
+	request_start(world, 0, &create);
+	pause_world();
+	ck_assert(!create.done);
+	request_start(world, 1, &late);
+	pause_world();
+	ck_assert(!late.done);
+	pause_end(&pause);
+	request_finish(&create);
+	request_finish(&write);
+	request_finish(&late);
+	world_expect_snapshot(world, 1, A, CLUSTER, 0x22);
+	world_expect_snapshot(world, 1, FAR, CLUSTER, 0x11);
+	world_expect(world, FAR, CLUSTER, 0x33);
+}
+
+static void
+play(const struct world_options *options,
+    void (*before)(struct world *world), void (*fn)(struct world *world))
+{
+	struct world world;
+
+	world_prepare(&world, options, before);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, fn);
+	world_finish(&world);
+}
+
+START_TEST(r14_a_write_in_place_while_a_snapshot_is_made)
+{
+	play(&(struct world_options){
+		.seed = _i, .disk_bytes = DISK_BYTES,
+	}, prepare, write_through_moment);
+}
+END_TEST
+
+/*
+ * The copy of a shared cluster is under way when it becomes the disk's alone;
+ * a write to another part of it must not go to the old place.
+ */
+co_fn static void
+delete_beside_copy(struct world *world)
+{
+	struct request copy = request_of(ACTION_WRITE, A, HALF, 0x22, 0);
+	struct request delete = snapshot_of(ACTION_SNAPSHOT_DELETE, 1);
+	struct request write = request_of(ACTION_WRITE, A + HALF, HALF, 0x33,
+	    0);
+	struct pause pause;
+
+	world_snapshot(world, CREATE, 1);
+	/* The table is the disk's, and this cluster is not. */
+	world_write(world, B, CLUSTER, 0x44);
+	pause_begin(&pause, world, PAUSE_LINK, A, 0x22);
+	request_start(world, 1, &copy);
+	pause_await(&pause);
+	request_start(world, 0, &delete);
+	pause_world();
+	request_start(world, 0, &write);
+	pause_world();
+	pause_end(&pause);
+	request_finish(&copy);
+	request_finish(&write);
+	request_finish(&delete);
+	world_expect(world, A, HALF, 0x22);
+	world_expect(world, A + HALF, HALF, 0x33);
+}
+
+START_TEST(a_copy_while_its_snapshot_is_deleted)
+{
+	play(&(struct world_options){
+		.seed = _i, .disk_bytes = DISK_BYTES,
+	}, prepare, delete_beside_copy);
+}
+END_TEST
+
+/* An encrypted write of part of a new cluster is inside, and reads the rest. */
+co_fn static void
+create_beside_copy(struct world *world)
+{
+	struct request copy = request_of(ACTION_WRITE, B, HALF, 0x22, 0);
+	struct request create = snapshot_of(ACTION_SNAPSHOT_CREATE, 2);
+	struct file_sim_hold hold = {.kinds = FILE_SIM_READ, .limit = 1};
+
+	world_snapshot(world, CREATE, 1);
+	/* The copy of the table comes first: then it has all but the data. */
+	world_write(world, A, CLUSTER, 0x22);
+	file_sim_hold(world->disk, &hold);
+	request_start(world, 1, &copy);
+	file_sim_await(&hold, 1);
+	request_start(world, 0, &create);
+	pause_world();
+	file_sim_release(world->disk, &hold);
+	request_finish(&copy);
+	request_finish(&create);
+	world_expect_snapshot(world, 2, B, HALF, 0x22);
+	world_expect_snapshot(world, 2, B + HALF, HALF, 0x11);
+	world_expect_snapshot(world, 1, B, CLUSTER, 0x11);
+}
+
+START_TEST(a_copy_while_a_snapshot_is_made)
+{
+	play(&(struct world_options){
+		.seed = _i / 2, .disk_bytes = DISK_BYTES, .encrypted = _i % 2,
+	}, prepare, create_beside_copy);
+}
+END_TEST
+
+/* ---- operations that fail ---- */
+
+/* Where a snapshot's first L2 table stands; snapshots have places from 0. */
+static uint64_t
+table_of_snapshot(struct world *world, unsigned place)
+{
+	uint64_t entry = world_peek64(world, 64);
+
+	/* All have names of one length. */
+	while (place-- > 0)
+		entry += 40 + 24 + 8;
+	return entry_host(world_peek64(world, world_peek64(world, entry)));
+}
+
+/*
+ * The first snapshot cannot be applied, since the refcounts of its second table
+ * are at their end.  Meanwhile the disk has copied its first one, which is then
+ * the second snapshot's alone, and must be forgotten.
+ */
+co_fn static void
+prepare_full_refcounts(struct world *world)
+{
+	world_write(world, A, CLUSTER, 0x11);
+	world_write(world, FAR, CLUSTER, 0x11);
+	world_snapshot(world, CREATE, 1);
+	world_write(world, A, CLUSTER, 0x22);
+	world_snapshot(world, CREATE, 2);
+}
+
+co_fn static void
+fail_to_apply(struct world *world)
+{
+	struct request apply = snapshot_of(ACTION_SNAPSHOT_APPLY, 1);
+	struct request write = request_of(ACTION_WRITE, B, CLUSTER, 0x33, 0);
+	struct file_sim_hold hold = {
+		.kinds = FILE_SIM_READ, .limit = 1,
+		.offset = table_of_snapshot(world, 0), .length = CLUSTER,
+	};
+
+	file_sim_hold(world->disk, &hold);
+	request_start(world, 0, &apply);
+	file_sim_await(&hold, 1);
+	request_start(world, 1, &write);
+	pause_world();
+	file_sim_release(world->disk, &hold);
+	ck_assert_int_eq(request_wait(&apply), -ERANGE);
+	request_finish(&write);
+	world_snapshot(world, DELETE, 2);
+	world_expect(world, A, CLUSTER, 0x22);
+	world_expect(world, B, CLUSTER, 0x33);
+	world_expect_snapshot(world, 1, A, CLUSTER, 0x11);
+}
+
+START_TEST(a_table_copied_while_applying_fails)
+{
+	play(&(struct world_options){
+		.seed = _i, .disk_bytes = DISK_BYTES, .refcount_bits = 2,
+	}, prepare_full_refcounts, fail_to_apply);
+}
+END_TEST
+
+/* ---- many tables ---- */
+
+#define SMALL 512u
+#define SMALL_TABLE (SMALL * SMALL / ENTRY_BYTES)
+#define TABLES 2600u
+
+co_fn static void
+prepare_tables(struct world *world)
+{
+	world_write(world, 0, SMALL, 0x11);
+	world_snapshot(world, CREATE, 1);
+	for (unsigned i = 0; i < TABLES; i++)
+		world_write(world, i * SMALL_TABLE, SMALL, 0x22);
+}
+
+/*
+ * All tables of the disk have been changed when it becomes something else, and
+ * are freed while the barrier is still letting go of them.
+ */
+co_fn static void
+apply_over_changes(struct world *world)
+{
+	struct request apply = snapshot_of(ACTION_SNAPSHOT_APPLY, 1);
+	struct file_sim_hold hold = {
+		.kinds = FILE_SIM_READ, .limit = 1,
+		.offset = table_of_snapshot(world, 0), .length = SMALL,
+	};
+
+	sim_set_preempt(world->sim, 2);
+	for (unsigned i = 0; i < TABLES; i++)
+		world_write(world, i * SMALL_TABLE, SMALL, 0x33);
+	file_sim_hold(world->disk, &hold);
+	request_start(world, 0, &apply);
+	file_sim_await(&hold, 1);
+	for (unsigned i = 0; i < TABLES; i++)
+		world_write(world, i * SMALL_TABLE + SMALL, SMALL, 0x44);
+	file_sim_release(world->disk, &hold);
+	for (unsigned i = TABLES; !apply.done; i++)
+		world_write(world, i % (2 * TABLES) * SMALL_TABLE, SMALL,
+		    0x55);
+	request_finish(&apply);
+	world_expect(world, SMALL, SMALL, 0);
+}
+
+START_TEST(tables_that_were_just_written_are_freed)
+{
+	play(&(struct world_options){
+		.seed = _i, .disk_bytes = 2 * TABLES * SMALL_TABLE,
+		.cluster_bytes = SMALL, .discard = IMAGE_DISCARD_IGNORE,
+	}, prepare_tables, apply_over_changes);
+}
+END_TEST
+
+int
+main(void)
+{
+	Suite *suite = suite_create("snapshots");
+	TCase *tests = tcase_create("snapshots");
+
+	tcase_set_timeout(tests, 60);
+	tcase_add_loop_test(tests,
+	    r14_a_write_in_place_while_a_snapshot_is_made, 0, RACE_SEEDS);
+	tcase_add_loop_test(tests, a_copy_while_its_snapshot_is_deleted, 0,
+	    RACE_SEEDS);
+	tcase_add_loop_test(tests, a_copy_while_a_snapshot_is_made, 0,
+	    2 * RACE_SEEDS);
+	tcase_add_loop_test(tests, a_table_copied_while_applying_fails, 0,
+	    RACE_SEEDS);
+	tcase_add_loop_test(tests, tables_that_were_just_written_are_freed,
+	    0, 100);
+	suite_add_tcase(suite, tests);
+	return world_main(suite);
+}
