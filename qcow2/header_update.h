@@ -52,9 +52,10 @@ void header_plan_free(struct header_plan *plan);
 
 /*
  * Carries it out in an image that is open for writing, and in its header in
- * RAM, behind the closed gate; the caller has gate.operation.  On failure nothing has changed, unless
- * writing the first sector failed: then nobody knows, and the image takes no
- * more writes (O6).  -ENOSPC, -EIO, -ENOMEM or what the disk says.
+ * RAM, behind the closed gate; the caller has gate.operation.  On failure
+ * nothing has changed, unless writing the first sector failed: then nobody
+ * knows, and the image takes no more writes (O6).  -ENOSPC, -EIO, -ENOMEM or
+ * what the disk says.
  */
 co_fn int header_update(struct image *image,
     const struct header_backing *backing, struct error *error);
