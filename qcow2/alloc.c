@@ -438,7 +438,9 @@ alloc_give_back(struct image *image, uint64_t host, uint64_t clusters)
 	for (uint64_t i = 0; i < clusters; i++) {
 		uint64_t left;
 
-		if (!refcount_drop(image, cluster + i, &left) && left == 0)
+		if (refcount_drop(image, cluster + i, &left))
+			image->dirty.leaks = true;
+		else if (left == 0)
 			alloc_add_free(image, cluster + i, 1);
 	}
 }

@@ -308,6 +308,16 @@ barrier_wait_idle(struct image *image)
 		wait_queue_wait(&image->barrier.ended);
 }
 
+void
+barrier_wait_ended(struct image *image)
+{
+	struct barrier *barrier = &image->barrier;
+	uint64_t cut = barrier->stable_cut;
+
+	while (barrier->running && barrier->ended_cut < cut)
+		wait_queue_wait(&barrier->ended);
+}
+
 int
 barrier_release(struct image *image)
 {

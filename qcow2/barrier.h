@@ -71,6 +71,12 @@ bool barrier_is_needed(const struct image *image);
  */
 co_fn int barrier_release(struct image *image);
 
+/*
+ * After a flush: waits until that barrier has let go of the tables that it has
+ * written, so that they may be freed.
+ */
+co_fn void barrier_wait_ended(struct image *image);
+
 /* Waits until no barrier is running or wanted. */
 co_fn void barrier_wait_idle(struct image *image);
 

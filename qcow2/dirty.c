@@ -87,7 +87,7 @@ dirty_release(struct image *image)
 
 	assert(monitor_entered(&image->monitor));
 	if (image->header.version < 3)
-		return 0;
+		return barrier_flush(image);
 	assert(dirty->holders > 0);
 	dirty->holders--;
 	err = barrier_flush(image);

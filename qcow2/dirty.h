@@ -5,7 +5,7 @@
  * Whoever is about to let them be wrong for a while, in a way that a crash
  * would leave behind, holds it; it stands on disk, stably, from before that
  * until after.  An image that is found with it is repaired before anybody
- * writes to it.  Version 2 has no such bit, and holding it does nothing.
+ * writes to it.  Version 2 has no such bit.
  *
  * An image with lazy refcounts holds it from before its first allocation until
  * it is closed.  Its refcounts need no order before what they count, so that
@@ -27,7 +27,8 @@ struct dirty {
 	unsigned holders;
 	bool lazy;		/* the image has lazy refcounts */
 	bool lazy_held;		/* and something was allocated */
-	bool leaks;		/* keep it: something is to be repaired */
+	/* Keep it: a cluster has a reference too many, so it seems shared. */
+	bool leaks;
 	struct co_mutex changing;
 };
 

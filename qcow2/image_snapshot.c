@@ -220,6 +220,7 @@ drop_trees(struct image *image, const struct snapshot *snapshot,
 {
 	int first_err = 0;
 
+	barrier_wait_ended(image);
 	for (uint32_t i = 0; i < snapshot->l1_entries && !image->failed; i++) {
 		int err;
 

@@ -46,8 +46,8 @@ co_fn int refcount_take(struct image *image, uint64_t cluster,
 
 /*
  * Adds one reference to each of clusters that have some.  On failure none is
- * added: -ERANGE if one has as many as its width can tell; -EIO if one has
- * none, which is logged.
+ * added, or the image is left to be repaired: -ERANGE if one has as many as its
+ * width can tell; -EIO if one has none, which is logged.
  */
 co_fn int refcount_add(struct image *image, uint64_t cluster,
     uint64_t count);

@@ -141,6 +141,7 @@ drop_old(struct image *image, const struct l1_table *old)
 {
 	int first_err = 0;
 
+	barrier_wait_ended(image);
 	for (uint32_t i = 0; i < old->entries && !image->failed; i++) {
 		uint64_t host = entry_host(old->list[i]);
 		int err = 0;

@@ -75,6 +75,7 @@ write_next(struct image *image, struct next_table *next)
 	metadata_remove_range(&image->metadata, next->host);
 give_back:
 	alloc_give_back(image, next->host, clusters);
+	next->host = 0;
 free_data:
 	free(data);
 	return err;

@@ -69,7 +69,8 @@ take_back_runs(struct image *image, const struct tree_runs *runs,
 		uint64_t left;
 
 		for (uint64_t j = 0; j < run->count; j++)
-			refcount_drop(image, run->cluster + j, &left);
+			if (refcount_drop(image, run->cluster + j, &left))
+				image->dirty.leaks = true;
 	}
 }
 
@@ -95,7 +96,9 @@ unshare_slice(struct image *image, uint64_t host)
 {
 	struct tree_runs runs;
 
-	if (!load_runs(image, host, &runs))
+	if (load_runs(image, host, &runs))
+		image->dirty.leaks = true;
+	else
 		take_back_runs(image, &runs, runs.count);
 }
 
@@ -138,7 +141,8 @@ tree_share(struct image *image, uint64_t host)
 	image->barrier.needs_order = true;
 	if (!err)
 		return 0;
-	refcount_drop(image, host >> image->cluster_bits, &left);
+	if (refcount_drop(image, host >> image->cluster_bits, &left))
+		image->dirty.leaks = true;
 unshare:
 	while (shared > host) {
 		shared -= bytes;

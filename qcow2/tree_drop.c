@@ -96,6 +96,7 @@ drop_tables(struct image *image, uint32_t first)
 		err = unlink_tables(image, first, hosts);
 	if (!err)
 		err = barrier_flush(image);
+	barrier_wait_ended(image);
 	for (uint32_t i = 0; i < count && !err; i++)
 		if (hosts[i])
 			err = tree_drop(image, hosts[i]);
