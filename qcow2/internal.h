@@ -125,6 +125,9 @@ struct image {
 	struct barrier barrier;
 	struct moves moves;
 	struct co_mutex l2_making;	/* one new L2 table at a time */
+	/* The L1 table of a snapshot that is being applied, or NULL. */
+	const uint64_t *adopted;
+	uint32_t adopted_entries;
 	struct sharing *sharing;	/* or NULL: nothing is being shared */
 	struct retired retired;
 	/* By a barrier, or as a whole: one at a time. */

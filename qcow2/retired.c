@@ -37,9 +37,13 @@ retired_add(struct image *image, uint32_t index, uint64_t host)
 	};
 }
 
+/* By the disk, or by what the disk is about to become. */
 static bool
 is_in_use(const struct image *image, const struct retired_table *table)
 {
+	if (image->adopted && table->index < image->adopted_entries &&
+	    entry_host(image->adopted[table->index]) == table->host)
+		return true;
 	return table->index < image->l1_entries &&
 	    entry_host(image->l1[table->index]) == table->host;
 }

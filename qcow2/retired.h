@@ -37,7 +37,7 @@ int retired_make_room(struct image *image, size_t count);
 void retired_add(struct image *image, uint32_t index, uint64_t host);
 
 /* For the barrier: those whose cut is stable leave the index of metadata, but
- * for tables that the disk has come back to. */
+ * for tables that the disk has come back to, or is about to. */
 void retired_forget(struct image *image);
 
 void retired_free(struct retired *retired);

@@ -70,6 +70,7 @@ unshare_tables(struct image *image, const struct l1_table *l1, uint32_t count)
 {
 	int first_err = retired_make_room(image, count + 1);
 
+	image->adopted = NULL;
 	for (uint32_t i = 0; i <= count && i < l1->entries &&
 	    !image->failed && !first_err; i++)
 		if (l1->list[i])
@@ -124,6 +125,7 @@ switch_l1(struct image *image, struct l1_table *l1, uint64_t host,
 		if (entry_host(old.list[i]))
 			retired_add(image, i, entry_host(old.list[i]));
 	changes_drop_from(&image->barrier.l1, 0);
+	image->adopted = NULL;
 	image->l1 = l1->list;
 	image->l1_entries = l1->entries;
 	image->size_bytes = disk_bytes;
@@ -168,6 +170,8 @@ become(struct image *image, struct l1_table *l1, uint64_t disk_bytes)
 	uint64_t host;
 	int err;
 
+	image->adopted = l1->list;
+	image->adopted_entries = entries;
 	err = share_tables(image, l1);
 	if (err)
 		return err;
