@@ -27,6 +27,7 @@ struct write {
 	const char *data;
 	size_t length;		/* shortened by what the step can do */
 	bool fua;
+	atomic_uint *epoch;	/* what it entered, or NULL: the caller did */
 	bool is_stable;		/* out: no flush is needed for FUA */
 };
 
@@ -172,6 +173,23 @@ kept_room_usable(struct image *image)
 	return true;
 }
 
+/*
+ * The same for a step that wants such a cluster.  The request may itself be
+ * all that is left of the epoch: as it has found nothing out yet that it goes
+ * by, it can just as well be one of this epoch, and is inside all the while.
+ */
+static bool
+renew_epoch_for_kept(struct write *write)
+{
+	struct epochs *epochs = &write->image->epochs;
+
+	if (!write->epoch)
+		return false;
+	epoch_leave(write->epoch);
+	write->epoch = epoch_enter(epochs);
+	return kept_room_usable(write->image);
+}
+
 static bool
 reads_zero(const struct image *image, uint64_t entry, uint64_t guest)
 {
@@ -239,7 +257,8 @@ choose_target(struct write *write, struct target *target)
 	if (err)
 		return err;
 	entry = entry_at(image, slice, write->guest);
-	use_kept = kept_room_usable(image);
+	use_kept = kept_room_usable(image) ||
+	    (is_kept(entry) && renew_epoch_for_kept(write));
 	*target = (struct target){0};
 	if (image->failed) {
 		err = -EIO;
@@ -457,13 +476,12 @@ write_step(struct write *write)
 {
 	struct image *image = write->image;
 	struct slice *slice;
-	atomic_uint *epoch;
 	struct l2_run run;
 	bool sync_alone;
 	int err;
 
 	monitor_enter(&image->monitor);
-	epoch = gate_enter(image);
+	write->epoch = gate_enter(image);
 	err = image_has(image, write->guest, write->length) ?
 	    l2_pin(image, write->guest, &slice) : -EINVAL;
 	if (err) {
@@ -487,7 +505,7 @@ write_step(struct write *write)
 		    write_in_place(write, run.host, sync_alone);
 	}
 leave_epoch:
-	epoch_leave(epoch);
+	epoch_leave(write->epoch);
 	return err;
 }
 

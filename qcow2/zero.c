@@ -353,15 +353,47 @@ zero_range(struct image *image, uint64_t guest, uint64_t length,
 	return err;
 }
 
+/* The same of the whole clusters alone. */
+co_fn static int
+discard_range(struct image *image, uint64_t guest, uint64_t length)
+{
+	struct middle middle = middle_of(image, guest, length);
+	enum room room = image->discard == IMAGE_DISCARD_NO_UNREF ?
+	    ROOM_PUNCH : ROOM_FREE;
+
+	if (middle.begin == middle.end ||
+	    !can_clear(image, middle.begin, room))
+		return 0;
+	return clear_clusters(image, middle.begin, middle.end - middle.begin,
+	    room);
+}
+
+/*
+ * Whether a range is to be tried again from its beginning, with no harm to
+ * what is zeros by now: the disk is longer, or there is room on it, after all.
+ */
+co_fn static bool
+is_worth_another_try(struct image *image, int err, bool *made_roomp)
+{
+	if (err != -ENOSPC || *made_roomp)
+		return err == -EAGAIN;
+	*made_roomp = true;
+	return qcow2_make_host_room(image);
+}
+
 int
 qcow2_zero(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {
-	int err = length > 0 ? -EAGAIN : 0;
+	bool made_room = false;
+	int err;
 
-	while (err == -EAGAIN)
+	if (length == 0)
+		return 0;
+	do
 		err = zero_range(image, guest, length, flags);
-	if (!err && length > 0 && flags & IMAGE_FUA)
+	while (is_worth_another_try(image, err, &made_room));
+	if (!err && flags & IMAGE_FUA)
 		err = qcow2_flush(image);
 	return err;
 }
@@ -370,19 +402,12 @@ int
 qcow2_discard(struct image *image, uint64_t guest, uint64_t length,
     unsigned flags)
 {
-	enum room room = image->discard == IMAGE_DISCARD_NO_UNREF ?
-	    ROOM_PUNCH : ROOM_FREE;
+	bool made_room = false;
 	int err;
 
-	do {
-		struct middle middle = middle_of(image, guest, length);
-
-		err = 0;
-		if (middle.begin < middle.end &&
-		    can_clear(image, middle.begin, room))
-			err = clear_clusters(image, middle.begin,
-			    middle.end - middle.begin, room);
-	} while (err == -EAGAIN);
+	do
+		err = discard_range(image, guest, length);
+	while (is_worth_another_try(image, err, &made_room));
 	if (!err && flags & IMAGE_FUA)
 		err = qcow2_flush(image);
 	return err;

@@ -293,9 +293,11 @@ try_all()
 		try 4 $workload 64k-16
 	done
 	try 4 fill tables-4k tables-64k
-	try 6 stay 512-16 4k-16 full-4k
-	try 2 stay 64k-16 compressed-full-512 over-raw-4k device-full-4k
-	try 3 detect 4k-16 full-512 over-qcow2-4k
+	try 6 stay 512-16 4k-16
+	try 2 stay 64k-16 over-raw-4k
+	try 4 stay-full full-4k compressed-full-512 device-full-4k
+	try 3 detect 4k-16 over-qcow2-4k
+	try 3 detect-full full-512
 	try 6 pack 512-16 512-1 4k-16 4k-64 zstd-4k
 	try 3 pack 64k-16 zstd-64k over-raw-4k device-4k
 	try 6 overwrite full-512 full-4k full-64k compressed-full-512

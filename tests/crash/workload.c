@@ -99,12 +99,26 @@ static const struct workload workloads[] = {
 		.fua_one_in = 8, .length_max = 8192,
 		.places = 2, .place_bytes = 8192,
 	}},
+	/* The same on content that is there, of which some cannot stay. */
+	{.name = "stay-full", .options = {
+		.loops = 2, .clients = 3, .requests = 10,
+		.discard = IMAGE_DISCARD_NO_UNREF,
+		.writes = 5, .zeros = 2, .trims = 3, .flushes = 3,
+		.fua_one_in = 8, .length_max = 8192,
+		.places = 2, .place_bytes = 8192, .content = CREW_FILLED,
+	}},
 	/* Zeros that leave clusters where they are, as found in writes. */
 	{.name = "detect", .options = {
 		.loops = 2, .clients = 3, .requests = 10, .leaves_room = true,
 		.writes = 5, .zeros = 4, .trims = 1, .flushes = 3,
 		.fua_one_in = 8, .length_max = 8192,
 		.places = 2, .place_bytes = 8192,
+	}},
+	{.name = "detect-full", .options = {
+		.loops = 2, .clients = 3, .requests = 10, .leaves_room = true,
+		.writes = 5, .zeros = 4, .trims = 1, .flushes = 3,
+		.fua_one_in = 8, .length_max = 8192,
+		.places = 2, .place_bytes = 8192, .content = CREW_FILLED,
 	}},
 	/* Closed with everything in the air. */
 	{.name = "close", .options = {

@@ -88,10 +88,11 @@ END_TEST
 
 /*
  * What was discarded and is in quarantine counts as room: the write that finds
- * none waits for it.
+ * none waits for it, and so do zeros that want room.
  */
 co_fn static void
-trade_room(struct world *world)
+trade_room_for(struct world *world, enum action action, uint8_t value,
+    unsigned flags)
 {
 	for (unsigned i = 0; i < FULL_PIECES; i++)
 		world_write(world, i * FULL_PIECE, FULL_PIECE, 0x11);
@@ -100,14 +101,34 @@ trade_room(struct world *world)
 	    file_sim_allocated_bytes(world->disk));
 	for (unsigned i = 0; i < FULL_PIECES; i++) {
 		world_discard(world, i * FULL_PIECE, FULL_PIECE);
-		world_write(world, (FULL_PIECES + i) * FULL_PIECE, FULL_PIECE,
-		    0x22);
+		world_do(world, action, (FULL_PIECES + i) * FULL_PIECE,
+		    FULL_PIECE, value, flags);
 	}
 	file_sim_set_budget(world->disk, UINT64_MAX);
 	world_expect(world, 0, FULL_PIECES * FULL_PIECE, 0);
 	world_expect(world, FULL_PIECES * FULL_PIECE,
-	    FULL_PIECES * FULL_PIECE, 0x22);
+	    FULL_PIECES * FULL_PIECE, value);
 }
+
+co_fn static void
+trade_room(struct world *world)
+{
+	trade_room_for(world, ACTION_WRITE, 0x22, 0);
+}
+
+co_fn static void
+trade_room_for_zeros(struct world *world)
+{
+	trade_room_for(world, ACTION_ZERO, 0, IMAGE_NO_HOLE);
+}
+
+START_TEST(room_in_quarantine_is_room_for_zeros)
+{
+	world_play(&(struct world_options){
+		.seed = _i, .disk_bytes = FULL_DISK,
+	}, trade_room_for_zeros);
+}
+END_TEST
 
 START_TEST(room_in_quarantine_is_room)
 {
@@ -176,6 +197,8 @@ main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_loop_test(tests, disk_full_then_freed, 0, 4);
 	tcase_add_loop_test(tests, room_in_quarantine_is_room, 0, 4);
+	tcase_add_loop_test(tests, room_in_quarantine_is_room_for_zeros,
+	    0, 4);
 	tcase_add_loop_test(tests, device_with_room_in_the_middle, 0, 4);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);

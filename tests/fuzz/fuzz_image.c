@@ -61,6 +61,7 @@ enum command {
 	COMMAND_PREFETCH,
 	COMMAND_REOPEN,
 	COMMAND_CHECK,
+	COMMAND_COMPRESS,
 	COMMANDS,
 };
 /* The offset counts from the end of the disk. */
@@ -535,6 +536,48 @@ do_write(struct fuzz *fuzz, struct range range, unsigned flags)
 	judge(fuzz, range, err);
 }
 
+/* Whether the cluster at guest has room of its own already, or may have. */
+co_fn static bool
+has_room(struct fuzz *fuzz, uint64_t guest)
+{
+	struct image_extent extent;
+	unsigned count;
+
+	return image_status(fuzz->image, guest, 1, &extent, 1, &count) ||
+	    (extent.allocated && extent.depth == 0);
+}
+
+/* The whole cluster that the range begins in, which has no room yet. */
+co_fn static void
+do_compress(struct fuzz *fuzz, struct range range)
+{
+	uint8_t value = take8(&fuzz->input);
+	bool was_settled = is_settled(fuzz);
+	int err;
+
+	range.guest &= ~(cluster_bytes(fuzz) - 1ull);
+	range.length = cluster_bytes(fuzz);
+	if (range.length > fuzz->size_bytes - range.guest)
+		range.length = fuzz->size_bytes - range.guest;
+	/* A header that lies makes clusters longer than any request. */
+	if (range.length > sizeof(fuzz->data))
+		return;
+	memset(fuzz->data, value, range.length);
+	if (fuzz->image->encrypted || has_room(fuzz, range.guest)) {
+		assert(image_write_compressed(fuzz->image, range.guest,
+		    fuzz->data, range.length));
+		return;
+	}
+	err = image_write_compressed(fuzz->image, range.guest, fuzz->data,
+	    range.length);
+	if (!err) {
+		note(fuzz, range, value);
+		if (was_settled)
+			read_back(fuzz, range, value);
+	}
+	judge(fuzz, range, err);
+}
+
 co_fn static void
 do_zero(struct fuzz *fuzz, struct range range, unsigned flags)
 {
@@ -626,7 +669,8 @@ do_command(struct fuzz *fuzz)
 {
 	uint8_t byte = take8(&fuzz->input);
 	unsigned command = (byte & 0x7f) % COMMANDS;
-	bool writes = command >= COMMAND_WRITE && command <= COMMAND_DISCARD;
+	bool writes = command == COMMAND_COMPRESS ||
+	    (command >= COMMAND_WRITE && command <= COMMAND_DISCARD);
 	struct range range;
 
 	if (command == COMMAND_REOPEN)
@@ -661,6 +705,9 @@ do_command(struct fuzz *fuzz)
 		break;
 	case COMMAND_DISCARD:
 		do_discard(fuzz, range);
+		break;
+	case COMMAND_COMPRESS:
+		do_compress(fuzz, range);
 		break;
 	case COMMAND_STATUS:
 		do_status(fuzz, range);

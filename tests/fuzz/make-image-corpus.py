@@ -43,7 +43,7 @@ FAR = 255
 COPIED, PACKED, ZERO, UNALIGNED, RESERVED, LONG = 128, 64, 1, 2, 4, 16
 
 (READ, WRITE, WRITE_FUA, ZEROES, ZEROES_NO_HOLE, ZEROES_FAST, DISCARD, FLUSH,
- STATUS, PREFETCH, REOPEN, CHECK) = range(12)
+ STATUS, PREFETCH, REOPEN, CHECK, COMPRESS) = range(13)
 FROM_END = 128
 
 
@@ -67,7 +67,8 @@ def command(kind, offset=0, count=1, value=None):
     """count units of the disk from offset on."""
     if kind & 127 in (FLUSH, REOPEN, CHECK):
         return bytes([kind])
-    tail = bytes([value]) if kind & 127 in (WRITE, WRITE_FUA) else b""
+    has_value = kind & 127 in (WRITE, WRITE_FUA, COMPRESS)
+    tail = bytes([value]) if has_value else b""
     return struct.pack("<BHB", kind, offset, count - 1) + tail
 
 
@@ -87,6 +88,20 @@ def everything(cluster_bits):
     data += command(FROM_END | DISCARD, 0, 5) + command(FLUSH)
     data += command(WRITE, 20 * per_cluster, min(8 * per_cluster, 256), 7)
     return data
+
+
+def packing(cluster_bits):
+    """Streams beside each other, of which some are overwritten and freed."""
+    per_cluster = (1 << cluster_bits) // 256
+    data = b""
+    for cluster in range(16, 24):
+        data += command(DISCARD, cluster * per_cluster, per_cluster)
+        data += command(COMPRESS, cluster * per_cluster, 1, cluster)
+    data += command(FLUSH) + command(WRITE, 17 * per_cluster, 1, 0xAA)
+    data += command(DISCARD, 18 * per_cluster, 3 * per_cluster)
+    data += command(CHECK) + command(COMPRESS, 19 * per_cluster, 1, 0x55)
+    data += command(READ, 16 * per_cluster, min(8 * per_cluster, 256))
+    return data + command(REOPEN) + command(FROM_END | COMPRESS, 0, 1, 0x77)
 
 
 def seed(template, *patches, flags=0, commands=None):
@@ -149,6 +164,13 @@ def main():
     seeds["small-cache"] = seed(V3, flags=SMALL_CACHE)
     seeds["full-disk"] = seed(V3, flags=FULL_DISK | 8)
     seeds["read-only"] = seed(V3, flags=READ_ONLY)
+    for template, name in enumerate(NAMES):
+        seeds["packing-" + name] = seed(
+            template, commands=packing(CLUSTER_BITS[template]))
+    seeds["packing-compressed-broken"] = seed(
+        V3, PATCHES["compressed-broken"], commands=packing(CLUSTER_BITS[V3]))
+    seeds["packing-refcount-0"] = seed(
+        V3, PATCHES["refcount-0"], commands=packing(CLUSTER_BITS[V3]))
     for name, data in seeds.items():
         (CORPUS / name).write_bytes(data)
 

@@ -121,6 +121,7 @@ open_image(struct world *world)
 		.loops = world->options.loops,
 		.metadata_cache_bytes = world->options.cache_bytes,
 		.discard = world->options.discard,
+		.detect_zeroes = world->options.detect_zeroes,
 		.keys = &test_key, .keys_count = world->options.encrypted,
 	};
 	struct file *handle;

@@ -37,6 +37,7 @@ struct world_options {
 	uint64_t refcount_bits;		/* 0: 16 */
 	enum compression compression;
 	enum image_discard discard;
+	enum image_detect_zeroes detect_zeroes;
 	bool recorded;
 	bool encrypted;
 };

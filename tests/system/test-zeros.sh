@@ -100,6 +100,19 @@ expect_map stay "0 65536 zero 0 $offset" \
     "65536 131072 data 0 $((offset + 65536))" \
     "196608 $((mib - 196608)) zero 0 $((offset + 196608))" "$rest"
 
+# As a guest has them; what loses its place makes the file longer.
+echo "no-unref, trims and writes by turns:"
+cp start.qcow2 turns.qcow2
+turns=()
+for ((i = 2; i < 10; i++)); do
+	turns+=('discard 0 1M' "write -q -P $i 0 1M" flush)
+done
+start_qnbd --discard no-unref turns.qcow2
+io "${turns[@]}" 'read -P 9 0 1M'
+expect_map turns "$first" "$rest"
+[ "$(stat -c %s turns.qcow2)" -le $((offset + mib)) ] ||
+    fail "trims and writes by turns made the file longer"
+
 echo "no-unref, of clusters that cannot stay:"
 qemu-img convert -c -f qcow2 -O qcow2 start.qcow2 packed.qcow2
 start_qnbd --discard no-unref packed.qcow2

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Guards compressing: a cluster of any size comes back from its stream, to
- * readers with a window of 4 KiB, too, or is said not to shrink; and looking
- * for zeros misses no byte.
+ * readers with a window of 4 KiB, too, or is said not to shrink, on any thread
+ * and whatever its compressor did before; and looking for zeros misses no byte.
  */
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -90,6 +91,62 @@ START_TEST(noise_does_not_shrink)
 }
 END_TEST
 
+/* A compressor is kept: one that ran out of room must not tell the next. */
+START_TEST(compressors_survive_what_does_not_shrink)
+{
+	size_t bytes = 65536, first = 0, again = 0;
+
+	make_plain(bytes);
+	ck_assert_int_eq(compress_cluster(codecs[_i], plain, bytes, packed,
+	    &first), 0);
+	for (size_t i = 0; i < bytes; i++)
+		plain[i] = (uint8_t)(random() >> 7);
+	ck_assert_int_eq(compress_cluster(codecs[_i], plain, bytes, packed,
+	    &again), -E2BIG);
+	make_plain(bytes);
+	ck_assert_int_eq(compress_cluster(codecs[_i], plain, bytes, back,
+	    &again), 0);
+	ck_assert_uint_eq(again, first);
+	ck_assert_int_eq(inflate_cluster(codecs[_i], back, again, packed,
+	    bytes), 0);
+	ck_assert(!memcmp(plain, packed, bytes));
+}
+END_TEST
+
+static void *
+compress_often(void *arg)
+{
+	enum compression codec = *(const enum compression *)arg;
+	size_t bytes = 65536, stream;
+	uint8_t *target = malloc(bytes), *copy = malloc(bytes);
+	intptr_t failed = 0;
+
+	for (unsigned i = 0; target && copy && i < 50; i++)
+		failed += compress_cluster(codec, plain + i * 4096, bytes,
+		    target, &stream) ||
+		    inflate_cluster(codec, target, stream, copy, bytes) ||
+		    memcmp(copy, plain + i * 4096, bytes);
+	free(target);
+	free(copy);
+	return (void *)failed;
+}
+
+START_TEST(threads_have_compressors_of_their_own)
+{
+	pthread_t threads[4];
+	void *failed;
+
+	make_plain(BYTES_MAX);
+	for (unsigned i = 0; i < 4; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL,
+		    compress_often, (void *)(uintptr_t)&codecs[i % 2]), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		pthread_join(threads[i], &failed);
+		ck_assert_ptr_null(failed);
+	}
+}
+END_TEST
+
 START_TEST(no_byte_is_taken_for_zero)
 {
 	for (size_t length = 1; length < 1200; length += 1 + length / 7) {
@@ -115,6 +172,9 @@ main(void)
 	tcase_add_loop_test(tests, clusters_come_back, 0, 2);
 	tcase_add_test(tests, deflate_keeps_to_a_window_of_4_kib);
 	tcase_add_loop_test(tests, noise_does_not_shrink, 0, 2);
+	tcase_add_loop_test(tests, compressors_survive_what_does_not_shrink,
+	    0, 2);
+	tcase_add_test(tests, threads_have_compressors_of_their_own);
 	tcase_add_test(tests, no_byte_is_taken_for_zero);
 	suite_add_tcase(suite, tests);
 	return test_main(suite);
