@@ -27,7 +27,8 @@ static const struct scene_options scenes[] = {
 	{SCENE_FLATTEN, 1024, 3, false, SIZES(70, 50, 1)},
 	{SCENE_COMMIT, 1024, 3, false, SIZES(70, 50, 1)},
 	{SCENE_COMMIT, 512, 2, true, SIZES(40, 30, 1)},
-	{SCENE_RENAME, 4096, 3, true, SIZES(1, 1, 1), 700, 100, true},
+	{SCENE_COMMIT, 512, 3, true, SIZES(250, 90, 1), .refcount_bits = 64},
+	{SCENE_RENAME, 4096, 3, true, SIZES(1, 1, 1), 700, 100, 0, true},
 };
 
 static const struct trouble {
