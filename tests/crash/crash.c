@@ -45,10 +45,11 @@
  *	W16	4 connections with 16 requests	crowd
  *	W17	create				creation.c
  *	W18	repair				repair
+ *	W19	commit				chains.c; also rebase, flatten
  *	all short sequences			sequences, bursts
  *
  * Not yet, since qnbd cannot do it yet: W8 resizing, W9 making snapshots, W13
- * extended L2 entries, W19 commit.
+ * extended L2 entries.
  *
  * Guards against: a missing or misplaced fdatasync of the barrier (O1 to O5),
  * reuse of clusters before their loss is stable (R4), zero fill skipped where

@@ -39,7 +39,7 @@ top_value(unsigned sector)
 {
 	if (sector % 32 >= 24)
 		return 0;
-	return sector % 11 == 3 ? 9 : -1;
+	return sector % 5 < 2 ? 9 : -1;
 }
 
 static int
@@ -228,7 +228,10 @@ create_file(struct scene *scene, enum scene_file which)
 		    SECTOR,
 		.version = which == SCENE_TOP ? scene->options->version : 3,
 		.cluster_bytes = scene->options->cluster_bytes,
-		.refcount_bits = CREATE_REFCOUNT_BITS_DEFAULT,
+		.refcount_bits = which == SCENE_TOP &&
+		    scene->options->refcount_bits ?
+		    scene->options->refcount_bits :
+		    CREATE_REFCOUNT_BITS_DEFAULT,
 	};
 	struct error error;
 

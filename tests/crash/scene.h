@@ -38,6 +38,7 @@ struct scene_options {
 	unsigned sectors[SCENE_FILES];	/* of each disk */
 	unsigned name_bytes;	/* of the backing file's name; 0: 4 */
 	unsigned extension_bytes;	/* of an unknown extension; 0: none */
+	unsigned refcount_bits;	/* of the overlay; 0: 16 */
 	bool no_format;		/* the overlay does not say it */
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Rebase, flatten, commit and a new header while a disk fails: every operation
- * on each of their files fails once, and from then on, or is short.
+ * on each of their files fails once, and from then on, or is short; and every
+ * allocation.
  *
  * Whatever happens, the overlay shows what it did, by the old header or the new
  * one, and has leaks at most; success is only told of what is done; and once
@@ -17,6 +18,7 @@
 #include "runtime/log.h"
 #include "runtime/sanitizers.h"
 #include "tests/crash/scene.h"
+#include "tests/fault/allocator.h"
 #include "tests/unit/test_runtime.h"
 
 #define SIZES(top, old, new) .sectors = {top, old, new}
@@ -27,7 +29,8 @@ static const struct scene_options scenes[] = {
 	{SCENE_FLATTEN, 1024, 3, false, SIZES(70, 50, 1)},
 	{SCENE_COMMIT, 1024, 3, false, SIZES(70, 50, 1)},
 	{SCENE_COMMIT, 512, 2, true, SIZES(40, 30, 1)},
-	{SCENE_RENAME, 4096, 3, true, SIZES(1, 1, 1), 700, 100, true},
+	{SCENE_COMMIT, 512, 3, true, SIZES(250, 90, 1), .refcount_bits = 64},
+	{SCENE_RENAME, 4096, 3, true, SIZES(1, 1, 1), 700, 100, 0, true},
 };
 
 static const struct trouble {
@@ -80,6 +83,21 @@ judge(struct scene *scene)
 	return finished;
 }
 
+/* After work that was in trouble, which may have failed with an error. */
+static void
+judge_twice(struct scene *scene)
+{
+	if (scene->err) {
+		ck_assert_uint_gt(strlen(scene->error.message), 0);
+		judge(scene);
+		scene_work(scene);
+		ck_assert_msg(!scene->err, "again: %s",
+		    scene->error.message);
+	}
+	ck_assert(judge(scene));
+	now[0] = '\0';
+}
+
 static void
 work_in_trouble(struct scene *scene, enum scene_file which, unsigned kind,
     uint64_t nth, const struct trouble *trouble)
@@ -96,16 +114,8 @@ work_in_trouble(struct scene *scene, enum scene_file which, unsigned kind,
 	file_sim_fail(scene->files[which], &fault);
 	scene_work(scene);
 	file_sim_heal(scene->files[which]);
-	if (scene->err) {
-		ck_assert_int_lt(trouble->result, 0);
-		ck_assert_uint_gt(strlen(scene->error.message), 0);
-		judge(scene);
-		scene_work(scene);
-		ck_assert_msg(!scene->err, "again: %s",
-		    scene->error.message);
-	}
-	ck_assert(judge(scene));
-	now[0] = '\0';
+	ck_assert(!scene->err || trouble->result < 0);
+	judge_twice(scene);
 }
 
 static uint64_t
@@ -148,6 +158,39 @@ START_TEST(chain_is_whole_after_a_fault)
 }
 END_TEST
 
+/* How many there were. */
+static uint64_t
+work_without_memory(struct scene *scene, uint64_t nth, bool for_good)
+{
+	uint64_t tried, failed;
+
+	snprintf(now, sizeof(now), "allocation %llu fails%s",
+	    (unsigned long long)nth, for_good ? " from then on" : "");
+	scene_reset(scene, nth, false);
+	allocator_begin(nth, for_good);
+	scene_work(scene);
+	tried = allocator_end(&failed);
+	ck_assert(!scene->err || failed > 0);
+	judge_twice(scene);
+	return tried;
+}
+
+START_TEST(chain_is_whole_without_memory)
+{
+	struct scene scene;
+	uint64_t count;
+
+	log_set_level(LOG_LEVEL_ERROR);
+	atexit(tell);
+	scene_create(&scene, &scenes[_i / 2]);
+	count = work_without_memory(&scene, 0, false);
+	for (uint64_t nth = 1; nth <= count; nth += STRIDE)
+		work_without_memory(&scene, nth, _i % 2);
+	scene_free(&scene);
+	printf("%llu allocations\n", (unsigned long long)count);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -157,6 +200,8 @@ main(void)
 	tcase_set_timeout(faults, 120);
 	tcase_add_loop_test(faults, chain_is_whole_after_a_fault, 0,
 	    COUNT(scenes) * COUNT(troubles));
+	tcase_add_loop_test(faults, chain_is_whole_without_memory, 0,
+	    COUNT(scenes) * 2);
 	suite_add_tcase(suite, faults);
 	return test_main(suite);
 }

@@ -239,6 +239,17 @@ before=$(content top.qcow2 qcow2)
 clean base.img
 clean top.qcow2
 
+echo "an overlay whose refcount blocks lie beside each other:"
+make_bases qcow2 700k 700k
+rm -f top.qcow2
+"$QNBD" create -o cluster_size=512,preallocation=metadata top.qcow2 700k
+"$QNBD" rebase --unsafe -b a.img -F qcow2 top.qcow2
+io top.qcow2 qcow2 'write -q -P 51 0 700k'
+"$QNBD" commit top.qcow2
+clean top.qcow2
+[ "$(stat -c %s top.qcow2)" -le 65536 ] || fail "it is not short"
+io top.qcow2 qcow2 'read -q -P 51 0 700k'
+
 echo "compressed, and encrypted:"
 make_bases qcow2 700k 700k
 make_top cluster_size=4k 700k qcow2
