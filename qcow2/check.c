@@ -217,8 +217,10 @@ mark_snapshot(struct check *check, uint32_t index, struct check_l1 *snapshot)
 	else
 		fault = check_mark(check, snapshot->offset, bytes,
 		    CHECK_TABLE);
-	if (!fault)
+	if (!fault) {
+		check_tell(check, CHECK_CONTENT_L1, snapshot->offset, bytes);
 		return;
+	}
 	check_report(check, CHECK_CORRUPTION, "the L1 table of entry %" PRIu32
 	    " of the snapshot table, at 0x%" PRIx64 ", %s", index,
 	    snapshot->offset, fault);
@@ -249,6 +251,8 @@ load_snapshots(struct check *check)
 	if (!check->without_snapshot_table)
 		check_mark_table(check, header->snapshots_offset,
 		    offset - header->snapshots_offset, "the snapshot table");
+	check_tell(check, CHECK_CONTENT_SNAPSHOT_TABLE,
+	    header->snapshots_offset, offset - header->snapshots_offset);
 	for (uint32_t i = 0; i < check->snapshot_count; i++)
 		mark_snapshot(check, i, &check->snapshots[i]);
 	return 0;
@@ -268,6 +272,8 @@ mark_bitmap(struct check *check, const struct bitmap *bitmap)
 	uint64_t *table;
 	int err;
 
+	check_tell(check, CHECK_CONTENT_BITMAPS, bitmap->table_offset,
+	    (uint64_t)bitmap->table_entries * ENTRY_BYTES);
 	if (!check_mark_table(check, bitmap->table_offset,
 	    (uint64_t)bitmap->table_entries * ENTRY_BYTES,
 	    "the table of a bitmap"))
@@ -284,9 +290,12 @@ mark_bitmap(struct check *check, const struct bitmap *bitmap)
 		uint64_t host = entry_host(table[i]);
 		const char *fault = entry_bitmap_fault(table[i], &limits);
 
-		if (!fault && host)
+		if (!fault && host) {
 			fault = check_mark(check, host, check->cluster_bytes,
 			    CHECK_TABLE);
+			check_tell(check, CHECK_CONTENT_BITMAPS, host,
+			    check->cluster_bytes);
+		}
 		if (fault)
 			check_report(check, CHECK_CORRUPTION, "entry %" PRIu32
 			    " of the table of a bitmap at 0x%" PRIx64
@@ -311,9 +320,12 @@ mark_bitmaps(struct check *check)
 
 	if (!bitmaps->present || !(check->header.autoclear & HEADER_BITMAPS))
 		return 0;
-	if (!bitmaps->fault)
+	if (!bitmaps->fault) {
 		check_mark_table(check, bitmaps->directory_offset,
 		    bitmaps->directory_bytes, "the bitmap directory");
+		check_tell(check, CHECK_CONTENT_BITMAPS,
+		    bitmaps->directory_offset, bitmaps->directory_bytes);
+	}
 	err = bitmap_directory_load(check->file, &check->header, &directory,
 	    &error);
 	if (err == -EINVAL) {
@@ -340,10 +352,15 @@ mark_tables(struct check *check)
 	int err;
 
 	check_mark_table(check, 0, check->cluster_bytes, "the header");
+	check_tell(check, CHECK_CONTENT_HEADER, 0, check->cluster_bytes);
 	check_mark_table(check, header->l1_offset,
 	    (uint64_t)header->l1_entries * ENTRY_BYTES, "the L1 table");
+	check_tell(check, CHECK_CONTENT_L1, header->l1_offset,
+	    (uint64_t)header->l1_entries * ENTRY_BYTES);
 	check_mark_table(check, check->crypto_offset, check->crypto_bytes,
 	    "the encryption header");
+	check_tell(check, CHECK_CONTENT_HEADER, check->crypto_offset,
+	    check->crypto_bytes);
 	err = load_snapshots(check);
 	check->total = header->l1_entries;
 	for (uint32_t i = 0; i < check->snapshot_count; i++)

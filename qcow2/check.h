@@ -51,6 +51,22 @@ enum check_finding {
 	CHECK_ERROR,
 };
 
+/* What a part of the file holds; what comes later is more peculiar. */
+enum check_content {
+	CHECK_CONTENT_LEAKED,	/* nothing, and does not say so */
+	CHECK_CONTENT_SNAPSHOT,	/* data of snapshots */
+	CHECK_CONTENT_ROOM,	/* nothing yet: room of zero clusters */
+	CHECK_CONTENT_DATA,	/* of the disk */
+	CHECK_CONTENT_COMPRESSED,
+	CHECK_CONTENT_BITMAPS,	/* and their tables */
+	CHECK_CONTENT_SNAPSHOT_TABLE,
+	CHECK_CONTENT_L2,	/* tables of snapshots, too; and so below */
+	CHECK_CONTENT_L1,
+	CHECK_CONTENT_REFCOUNTS,
+	CHECK_CONTENT_HEADER,	/* or the encryption header */
+	CHECK_CONTENTS,		/* how many there are */
+};
+
 /* Who wants to hear more than numbers; each may be NULL.  None suspends. */
 struct check_listener {
 	/* One line about each finding, until CHECK_REPORTS_MAX of a kind. */
@@ -60,6 +76,12 @@ struct check_listener {
 	/* Whether to give up: asked before each thing that is read or written;
 	 * the call then ends with -EINTR.  May be NULL, too. */
 	bool (*stop)(void *arg);
+	/*
+	 * Called for each user of a part of the file, however many it has; a
+	 * faulty one may lie anywhere.
+	 */
+	void (*content)(void *arg, enum check_content content, uint64_t host,
+	    uint64_t bytes);
 	void *arg;
 };
 

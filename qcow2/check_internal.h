@@ -205,6 +205,22 @@ bool check_mark_table(struct check *check, uint64_t host, uint64_t bytes,
 void check_report(struct check *check, enum check_finding kind,
     const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Tells the listener what the bytes at host are; if it listens to that. */
+static inline bool
+check_tells_content(const struct check *check)
+{
+	return check->listener && check->listener->content;
+}
+
+static inline void
+check_tell(const struct check *check, enum check_content content,
+    uint64_t host, uint64_t bytes)
+{
+	if (check_tells_content(check))
+		check->listener->content(check->listener->arg, content, host,
+		    bytes);
+}
+
 /* Tells the listener that so many more steps are done. */
 void check_advance(struct check *check, uint64_t steps);
 

@@ -130,6 +130,9 @@ judge_block(struct check *check, uint64_t index)
 	else if (host)
 		fault = check_mark(check, host, check->cluster_bytes,
 		    CHECK_TABLE);
+	if (host)
+		check_tell(check, CHECK_CONTENT_REFCOUNTS, host,
+		    check->cluster_bytes);
 	if (fault)
 		check_report_repairable(check, "entry %" PRIu64
 		    " of the refcount table (0x%016" PRIx64 ") %s", index,
@@ -145,6 +148,8 @@ check_load_refcounts(struct check *check)
 	int err;
 
 	check->refcount_table_entries = bytes / ENTRY_BYTES;
+	check_tell(check, CHECK_CONTENT_REFCOUNTS,
+	    header->refcount_table_offset, bytes);
 	if (!check_mark_table(check, header->refcount_table_offset, bytes,
 	    "the refcount table"))
 		check->repairable++;
@@ -174,6 +179,9 @@ compare_cluster(struct check *check, uint64_t cluster, uint64_t refcount)
 		return;
 	if (refcount < count)
 		check->repairable++;
+	if (count == 0)
+		check_tell(check, CHECK_CONTENT_LEAKED,
+		    cluster << check->cluster_bits, check->cluster_bytes);
 	check_report(check, refcount < count ? CHECK_CORRUPTION : CHECK_LEAK,
 	    "cluster %" PRIu64 " at 0x%" PRIx64 " has refcount %" PRIu64
 	    ", but %" PRIu64 " users", cluster,

@@ -104,6 +104,8 @@ walk_compressed(struct walk *walk, unsigned index, uint64_t entry,
 		return;
 	}
 	fault = check_mark(check, span.host, span.bytes, CHECK_DATA);
+	check_tell(check, walk->active ? CHECK_CONTENT_COMPRESSED :
+	    CHECK_CONTENT_SNAPSHOT, span.host, span.bytes);
 	if (fault)
 		report_entry(walk, index, entry, fault);
 	if (!walk->active)
@@ -185,6 +187,22 @@ walk_cluster(struct walk *walk, unsigned index, uint64_t entry,
 		judge_copied(walk, index, entry);
 }
 
+/* The same cluster, for the listener. */
+static void
+tell_cluster(const struct walk *walk, uint64_t entry)
+{
+	const struct check *check = walk->check;
+	enum check_content content = CHECK_CONTENT_DATA;
+
+	if (!walk->active)
+		content = CHECK_CONTENT_SNAPSHOT;
+	else if (entry & ENTRY_ZERO && !check->extended_l2)
+		content = CHECK_CONTENT_ROOM;
+	if (!check->data_elsewhere)
+		check_tell(check, content, entry_host(entry),
+		    check->cluster_bytes);
+}
+
 /* subclusters: allocated ones in the low half, those that read as zeros in the
  * high half; 0 where entries have none. */
 static void
@@ -214,6 +232,8 @@ walk_entry(struct walk *walk, unsigned index, uint64_t entry,
 		    "has subclusters with data, but no cluster");
 	if (has_room)
 		walk_cluster(walk, index, entry, subclusters);
+	if (has_room)
+		tell_cluster(walk, entry);
 }
 
 /* Counts a whole cluster that has nothing wrong; false: look closer. */
@@ -230,7 +250,8 @@ walk_plain_entry(struct walk *walk, uint64_t entry)
 	    (walk->active && !check_copied_is_right(check, entry)) ||
 	    check_bit(check->tables, cluster) ||
 	    check_bit(check->l2_tables, cluster) ||
-	    check_count(check, cluster) >= check->count_max)
+	    check_count(check, cluster) >= check->count_max ||
+	    check_tells_content(check))
 		return false;
 	check_count_up(check, cluster);
 	count_cluster(walk, host);
@@ -269,6 +290,7 @@ mark_own_table(struct check *check, uint64_t host)
 	const char *fault = check_mark(check, host, check->cluster_bytes,
 	    CHECK_L2);
 
+	check_tell(check, CHECK_CONTENT_L2, host, check->cluster_bytes);
 	if (fault)
 		return fault;
 	/* Else a small file could make us read one table for years. */

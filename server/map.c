@@ -12,12 +12,12 @@
 #include "runtime/file.h"
 #include "runtime/file_holder.h"
 #include "server/commands.h"
-
-/* Extents asked of the image at once. */
-#define MAP_BATCH 64
+#include "server/map.h"
+#include "server/picture.h"
 
 struct map_options {
 	bool json;
+	const char *svg;
 	int format;
 	int backing_format;
 	struct option_texts backing_dirs;
@@ -32,6 +32,8 @@ static const char *const format_names[] = {
 static const struct option_spec map_specs[] = {
 	{ "json", 0, OPTION_FLAG, NULL,
 	  "print the JSON that qemu-img prints", FIELD(json) },
+	{ "svg", 0, OPTION_TEXT, "PICTURE",
+	  "draw the disk and the file into PICTURE instead", FIELD(svg) },
 	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
 	  "what the file is (qcow2); never guessed", FIELD(format),
 	  .choices = format_names },
@@ -59,11 +61,9 @@ struct map {
 
 /* ---- output ---- */
 
-static const char *
-layer_path(const struct map *map, unsigned depth)
+const char *
+map_layer_path(const struct image *image, unsigned depth)
 {
-	const struct image *image = map->image;
-
 	while (depth-- > 0 && image_backing(image))
 		image = image_backing(image);
 	return image_path(image);
@@ -105,7 +105,7 @@ print_text_extent(struct map *map)
 {
 	const struct image_extent *extent = &map->last;
 	const char *file = extent->present ?
-	    layer_path(map, extent->depth) : "";
+	    map_layer_path(map->image, extent->depth) : "";
 	char host[24] = "-";
 
 	if (extent->host_valid)
@@ -146,8 +146,10 @@ same_facts(const struct image_extent *a, const struct image_extent *b)
 }
 
 static void
-add_extent(struct map *map, uint64_t start, const struct image_extent *extent)
+add_extent(void *arg, uint64_t start, const struct image_extent *extent)
 {
+	struct map *map = arg;
+
 	if (map->last.length > 0 && same_facts(&map->last, extent)) {
 		map->last.length += extent->length;
 		return;
@@ -157,27 +159,44 @@ add_extent(struct map *map, uint64_t start, const struct image_extent *extent)
 	map->last = *extent;
 }
 
-static co_fn int
-walk(struct map *map)
+co_fn int
+map_walk(struct image *image, void (*take)(void *arg, uint64_t guest,
+    const struct image_extent *extent), void *arg, struct error *error)
 {
-	uint64_t size_bytes = image_size_bytes(map->image);
+	uint64_t size_bytes = image_size_bytes(image);
 	uint64_t guest = 0;
 
 	while (guest < size_bytes) {
 		struct image_extent extents[MAP_BATCH];
 		unsigned count;
-		int err = image_status(map->image, guest, size_bytes - guest,
+		int err = image_status(image, guest, size_bytes - guest,
 		    extents, MAP_BATCH, &count);
 
 		if (err)
-			return error_set(&map->error, err, "cannot map %s "
-			    "from byte %" PRIu64 " on: %s", map->path, guest,
-			    strerror(-err));
+			return error_set(error, err, "cannot map %s from "
+			    "byte %" PRIu64 " on: %s", image_path(image),
+			    guest, strerror(-err));
 		for (unsigned i = 0; i < count; i++) {
-			add_extent(map, guest, &extents[i]);
+			take(arg, guest, &extents[i]);
 			guest += extents[i].length;
 		}
 	}
+	return 0;
+}
+
+static co_fn int
+print_all(struct map *map)
+{
+	int err;
+
+	if (map->options->json)
+		printf("[");
+	err = map_walk(map->image, add_extent, map, &map->error);
+	if (err)
+		return err;
+	print_last(map);
+	if (map->options->json)
+		printf("]\n");
 	return 0;
 }
 
@@ -220,13 +239,10 @@ map_main(void *arg)
 	    &map->error);
 	if (map->err)
 		return;
-	if (options->json)
-		printf("[");
-	map->err = walk(map);
-	if (!map->err)
-		print_last(map);
-	if (options->json && !map->err)
-		printf("]\n");
+	map->err = options->svg ?
+	    picture_draw(map->image, image_options.format, options->svg,
+	    &map->error) :
+	    print_all(map);
 	image_close(map->image);
 }
 
@@ -247,6 +263,9 @@ map_run(const struct command *command, int argc, char **argv)
 		return exit_code < 0 ? 0 : exit_code;
 	if (argc - first != 1)
 		return options_complain(command, "map takes one FILE");
+	if (options.json && options.svg)
+		return options_complain(command,
+		    "--json does not go with --svg");
 	map.path = argv[first];
 	exit_code = command_run(map_main, &map);
 	if (exit_code)
@@ -258,7 +277,7 @@ map_run(const struct command *command, int argc, char **argv)
 const struct command map_command = {
 	.name = "map",
 	.arguments = "[OPTIONS] FILE",
-	.summary = "list which parts of a disk hold data, and where",
+	.summary = "list, or draw, which parts of a disk hold data, and where",
 	.options = map_specs,
 	.run = map_run,
 };
