@@ -21,7 +21,7 @@ draw_seeds 20 15
 try()
 {
 	local image=$1${4:+-$4}.qcow2
-	"$QNBD" create -o "cluster_size=$1${4:+,$4}" "$image" "$2" \
+	"$QNBD" create --force -o "cluster_size=$1${4:+,$4}" "$image" "$2" \
 	    2>/dev/null
 	"$schedules" "$image" "$seed" $(($3 * rounds / slower)) "${@:5}" ||
 	    fail "clusters of $1, $image ${5:-}"
