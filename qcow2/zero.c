@@ -124,8 +124,9 @@ punch(struct image *image, uint64_t guest, uint64_t count)
 		if (err)
 			return err;
 		guest += run.length;
+		/* A read under way would decrypt the zeros of a hole. */
 		if (run.kind != CLUSTER_ZERO_ALLOCATED ||
-		    !entry_owns_host(run.entry))
+		    !entry_owns_host(run.entry) || image->encrypted)
 			continue;
 		err = guard_new(image, run.host, run.length);
 		/* A failure only means that the host has less room. */
