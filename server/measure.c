@@ -237,13 +237,14 @@ look_at_source(struct measure_call *call)
 static int
 measure_qcow2(struct measure_call *call)
 {
-	uint64_t disk_bytes = round_up(call->options.size_bytes,
-	    call->options.cluster_bytes);
+	uint64_t disk_bytes;
 	int err = create_measure(&call->options, &call->full_bytes,
 	    &call->error);
 
 	if (err)
 		return err;
+	disk_bytes = round_up(call->options.size_bytes,
+	    call->options.cluster_bytes);
 	if (call->options.preallocation == CREATE_FALLOC ||
 	    call->options.preallocation == CREATE_FULL)
 		call->data_bytes = disk_bytes;

@@ -48,6 +48,8 @@ worker_main(void *arg)
 
 		monitor_leave(&walk->monitor);
 		err = walk->work(walk->arg, &piece);
+		/* What is in memory is read without a suspension. */
+		co_yield();
 		monitor_enter(&walk->monitor);
 		if (err && !walk->err)
 			walk->err = err;
@@ -87,10 +89,13 @@ walk_run(struct walk *walk, struct loop *const *loops, unsigned loops_count)
 	walk->end = walk->size_bytes;
 	walk->running = count;
 	walk->err = 0;
+	/* This loop's come last: once they work, it has no time for others. */
 	for (unsigned i = 0; i < count; i++) {
+		unsigned loop = loops_count - 1 - i / walk->coroutines;
+
 		workers[i].walk = walk;
-		workers[i].tells_progress = i % loops_count == 0;
-		loop_call(loops[i % loops_count], start_worker, &workers[i]);
+		workers[i].tells_progress = loop == 0;
+		loop_call(loops[loop], start_worker, &workers[i]);
 	}
 	monitor_enter(&walk->monitor);
 	while (walk->running > 0)
