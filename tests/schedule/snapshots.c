@@ -214,59 +214,6 @@ START_TEST(a_table_copied_while_applying_fails)
 }
 END_TEST
 
-/* ---- many tables ---- */
-
-#define SMALL 512u
-#define SMALL_TABLE (SMALL * SMALL / ENTRY_BYTES)
-#define TABLES 2600u
-
-co_fn static void
-prepare_tables(struct world *world)
-{
-	world_write(world, 0, SMALL, 0x11);
-	world_snapshot(world, CREATE, 1);
-	for (unsigned i = 0; i < TABLES; i++)
-		world_write(world, i * SMALL_TABLE, SMALL, 0x22);
-}
-
-/*
- * All tables of the disk have been changed when it becomes something else, and
- * are freed while the barrier is still letting go of them.
- */
-co_fn static void
-apply_over_changes(struct world *world)
-{
-	struct request apply = snapshot_of(ACTION_SNAPSHOT_APPLY, 1);
-	struct file_sim_hold hold = {
-		.kinds = FILE_SIM_READ, .limit = 1,
-		.offset = table_of_snapshot(world, 0), .length = SMALL,
-	};
-
-	sim_set_preempt(world->sim, 2);
-	for (unsigned i = 0; i < TABLES; i++)
-		world_write(world, i * SMALL_TABLE, SMALL, 0x33);
-	file_sim_hold(world->disk, &hold);
-	request_start(world, 0, &apply);
-	file_sim_await(&hold, 1);
-	for (unsigned i = 0; i < TABLES; i++)
-		world_write(world, i * SMALL_TABLE + SMALL, SMALL, 0x44);
-	file_sim_release(world->disk, &hold);
-	for (unsigned i = TABLES; !apply.done; i++)
-		world_write(world, i % (2 * TABLES) * SMALL_TABLE, SMALL,
-		    0x55);
-	request_finish(&apply);
-	world_expect(world, SMALL, SMALL, 0);
-}
-
-START_TEST(tables_that_were_just_written_are_freed)
-{
-	play(&(struct world_options){
-		.seed = _i, .disk_bytes = 2 * TABLES * SMALL_TABLE,
-		.cluster_bytes = SMALL, .discard = IMAGE_DISCARD_IGNORE,
-	}, prepare_tables, apply_over_changes);
-}
-END_TEST
-
 int
 main(void)
 {
@@ -282,8 +229,6 @@ main(void)
 	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, a_table_copied_while_applying_fails, 0,
 	    RACE_SEEDS);
-	tcase_add_loop_test(tests, tables_that_were_just_written_are_freed,
-	    0, 100);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);
 }
