@@ -97,6 +97,9 @@ share_tables(struct image *image, const struct l1_table *l1)
 
 		if (!l1->list[i])
 			continue;
+		/* Not those to come: should it fail, nobody would forget
+		 * them. */
+		image->adopted_entries = i + 1;
 		err = image->failed ? -EIO : barrier_throttle(image);
 		if (!err)
 			err = share_table(image, i, entry_host(l1->list[i]));
@@ -171,7 +174,7 @@ become(struct image *image, struct l1_table *l1, uint64_t disk_bytes)
 	int err;
 
 	image->adopted = l1->list;
-	image->adopted_entries = entries;
+	image->adopted_entries = 0;
 	err = share_tables(image, l1);
 	if (err)
 		return err;
