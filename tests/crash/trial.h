@@ -24,6 +24,7 @@ struct trial {
 
 	/* Of the state. */
 	const struct crash_state *state;
+	bool opened;		/* so it has been repaired, if it was dirty */
 	uint64_t leaks;		/* before it was written to */
 	char failure[1280];	/* the first thing that was wrong, or "" */
 

@@ -3,7 +3,7 @@
  * The workloads by name, and what is done in them.
  *
  * Of a random workload every seed is another run.  Of the enumerated ones the
- * seed is the number of a sequence (sequence.h), plus SEQUENCE_COUNT for every
+ * seed is the number of a sequence (sequence.h), plus how many there are for every
  * round: each round has a schedule of its own, and in the odd ones the image
  * is closed as soon as all is answered.
  */
