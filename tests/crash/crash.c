@@ -51,7 +51,7 @@
  *	W19	commit				chains.c; also rebase, flatten
  *	all short sequences			sequences, bursts
  *
- * Not yet, since qnbd cannot do it yet: W8 resizing, W13 extended L2 entries.
+ * Not yet: W8 resizing, W13 extended L2 entries.
  *
  * Guards against: a missing or misplaced fdatasync of the barrier (O1 to O5),
  * reuse of clusters before their loss is stable (R4), zero fill skipped where

@@ -55,12 +55,12 @@ is_dirty(const struct trial *trial)
 
 /*
  * Version 2 has no such mark, and flags may be wrong while a snapshot is made,
- * applied or deleted.
+ * applied or deleted; but none that lets what is shared be written in place.
  */
 static bool
 may_mismatch(const struct trial *trial)
 {
-	return !trial->opened && trial->crew->image_version < 3 &&
+	return !trial->repaired && trial->crew->image_version < 3 &&
 	    keeper_is_busy(trial->crew, trial->state->point);
 }
 
@@ -217,9 +217,9 @@ repair_all(struct trial *trial)
 	if (repair_file(trial->state->file, "disk", REPAIR_ALL, NULL,
 	    &result, &error))
 		trial_fail(trial, "repair", error.message);
+	trial->repaired = true;
 }
 
-/* As they are, before and after the repair. */
 co_fn static void
 judge_snapshots(struct trial *trial, const char *when)
 {
@@ -243,8 +243,6 @@ examine(void *arg)
 	judge_bits(trial);
 	trial->leaks = check(trial, "check");
 	judge_snapshots(trial, "snapshots");
-	if (may_mismatch(trial))
-		repair_all(trial);
 	if (file_sim_open(trial->state->file, &handle))
 		exit(1);
 	if (crew_open_image(&trial->crew->options, NULL, handle, &image,
@@ -252,7 +250,6 @@ examine(void *arg)
 		trial_fail(trial, "open", error.message);
 		return;
 	}
-	trial->opened = true;
 	range = choose_range(image);
 	judge(trial, image, (struct range){0, 0}, "content");
 	write_on(trial, image, range);
@@ -260,6 +257,8 @@ examine(void *arg)
 	err = image_close(image);
 	if (err && !may_be_full(trial, err))
 		trial_fail(trial, "close", strerror(-err));
+	if (may_mismatch(trial))
+		repair_all(trial);
 	if (check(trial, "check after writing on") > 0 &&
 	    trial->state->number % REPAIR_ONE_IN == 0)
 		give_back(trial);
@@ -272,7 +271,7 @@ trial_run(struct trial *trial, const struct crash_state *state)
 	struct co_start start;
 
 	trial->state = state;
-	trial->opened = false;
+	trial->repaired = false;
 	trial->leaks = 0;
 	trial->failure[0] = '\0';
 	sim_start(trial->sim, 0, &start, examine, trial);

@@ -121,11 +121,11 @@ START_TEST(a_copy_while_its_snapshot_is_deleted)
 }
 END_TEST
 
-/* An encrypted write of part of a new cluster is inside, and reads the rest. */
+/* A write of part of a cluster is inside, and reads what stands beside it. */
 co_fn static void
 create_beside_copy(struct world *world)
 {
-	struct request copy = request_of(ACTION_WRITE, B, HALF, 0x22, 0);
+	struct request copy = request_of(ACTION_WRITE, B + 512, HALF, 0x22, 0);
 	struct request create = snapshot_of(ACTION_SNAPSHOT_CREATE, 2);
 	struct file_sim_hold hold = {.kinds = FILE_SIM_READ, .limit = 1};
 
@@ -140,8 +140,9 @@ create_beside_copy(struct world *world)
 	file_sim_release(world->disk, &hold);
 	request_finish(&copy);
 	request_finish(&create);
-	world_expect_snapshot(world, 2, B, HALF, 0x22);
-	world_expect_snapshot(world, 2, B + HALF, HALF, 0x11);
+	world_expect_snapshot(world, 2, B, 512, 0x11);
+	world_expect_snapshot(world, 2, B + 512, HALF, 0x22);
+	world_expect_snapshot(world, 2, B + 512 + HALF, HALF - 512, 0x11);
 	world_expect_snapshot(world, 1, B, CLUSTER, 0x11);
 }
 
