@@ -19,6 +19,8 @@
 
 /* In the second L2 table. */
 #define FAR (2u << 20)
+/* In the third. */
+#define FARTHER (4u << 20)
 
 /* ---- the moment ---- */
 
@@ -266,6 +268,55 @@ START_TEST(a_table_copied_while_it_is_applied)
 }
 END_TEST
 
+/*
+ * The same, but the disk does not get it back, since applying fails before that
+ * table's turn: then it is forgotten as ever.
+ */
+co_fn static void
+copy_what_does_not_come(struct world *world)
+{
+	struct request apply = snapshot_of(ACTION_SNAPSHOT_APPLY, 1);
+	uint64_t l1 = world_peek64(world, world_peek64(world, 64));
+	struct file_sim_hold hold = {
+		.kinds = FILE_SIM_READ, .limit = 1,
+		.offset = l1, .length = CLUSTER,
+	};
+	struct file_sim_hold again = {
+		.kinds = FILE_SIM_READ, .limit = 1, .length = CLUSTER,
+		.offset = table_of_snapshot(world, 0),
+	};
+
+	file_sim_hold(world->disk, &hold);
+	file_sim_hold(world->disk, &again);
+	request_start(world, 0, &apply);
+	file_sim_await(&hold, 1);
+	world_write(world, FARTHER, CLUSTER, 0x33);
+	file_sim_release(world->disk, &hold);
+	file_sim_await(&again, 1);
+	world_flush(world);
+	file_sim_release(world->disk, &again);
+	ck_assert_int_eq(request_wait(&apply), -ERANGE);
+	world_snapshot(world, DELETE, 2);
+	world_snapshot(world, DELETE, 1);
+	world_expect(world, FARTHER, CLUSTER, 0x33);
+	world_expect(world, A, CLUSTER, 0x22);
+}
+
+co_fn static void
+prepare_three_tables(struct world *world)
+{
+	world_write(world, FARTHER, CLUSTER, 0x11);
+	prepare_full_refcounts(world);
+}
+
+START_TEST(a_table_copied_before_applying_fails)
+{
+	play(&(struct world_options){
+		.seed = _i, .disk_bytes = DISK_BYTES, .refcount_bits = 2,
+	}, prepare_three_tables, copy_what_does_not_come);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -282,6 +333,8 @@ main(void)
 	tcase_add_loop_test(tests, a_table_copied_while_applying_fails, 0,
 	    RACE_SEEDS);
 	tcase_add_loop_test(tests, a_table_copied_while_it_is_applied, 0,
+	    RACE_SEEDS);
+	tcase_add_loop_test(tests, a_table_copied_before_applying_fails, 0,
 	    RACE_SEEDS);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);
