@@ -301,6 +301,15 @@ barrier_throttle(struct image *image)
 	return err;
 }
 
+int
+barrier_pace(struct image *image)
+{
+	const struct slice_cache *cache = &image->slices;
+
+	return cache->dirty_count > cache->count_max / 4 ?
+	    barrier_flush(image) : 0;
+}
+
 void
 barrier_wait_idle(struct image *image)
 {

@@ -62,6 +62,12 @@ void barrier_request(struct image *image);
  */
 co_fn int barrier_throttle(struct image *image);
 
+/*
+ * For operations that change much metadata: waits earlier, so that there is
+ * room for what requests change.
+ */
+co_fn int barrier_pace(struct image *image);
+
 /* Whether anything is not on disk yet. */
 bool barrier_is_needed(const struct image *image);
 

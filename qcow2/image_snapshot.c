@@ -229,6 +229,8 @@ drop_trees(struct image *image, const struct snapshot *snapshot,
 		err = tree_drop(image, entry_host(l1[i]));
 		if (!err && i < image->l1_entries)
 			err = tree_set_copied(image, i);
+		/* That it fails is told by the flush at the end. */
+		barrier_pace(image);
 		if (err && !first_err)
 			first_err = err;
 	}

@@ -4,10 +4,12 @@
  * for writing, while requests go on.
  *
  * One operation of this kind, or of resizing, runs at a time;
- * others wait.  What is asked for either happens or, after an error and after
- * a crash, has not: the dirty bit stands on disk meanwhile, so that the next
- * who opens the image counts its references anew (version 2 has no such bit;
- * there, references may leak).  (Specification: "Snapshots".)
+ * others wait.  What is asked for either happens as a whole or not at all:
+ * after an error it has not, but for one that comes as the change is being made
+ * stable (-EIO, -ENOSPC), and after a crash either may be.  The dirty bit
+ * stands on disk meanwhile, so that the next who opens the image counts its
+ * references anew (version 2 has no such bit; there, references may leak).
+ * (Specification: "Snapshots".)
  *
  * NAME means the snapshot with that id or, if there is none, that name.
  */

@@ -169,18 +169,6 @@ quarantine_free(struct quarantine *quarantine)
 	quarantine->runs = NULL;
 }
 
-/* How many clusters from cluster on have just this one reference left. */
-co_fn static uint64_t
-count_last_references(struct image *image, uint64_t cluster, uint64_t count)
-{
-	uint64_t value, run = 0;
-
-	while (run < count && !refcount_get(image, cluster + run, &value) &&
-	    value == 1)
-		run++;
-	return run;
-}
-
 /*
  * Punches first and lowers the refcounts after, so that nobody can find the
  * clusters free while the punch is on its way.
@@ -198,22 +186,29 @@ release_last(struct image *image, uint64_t cluster, uint64_t count)
 	alloc_give_back(image, cluster << image->cluster_bits, count);
 }
 
+/* Where a cluster seems shared for good, C flags cannot be right. */
+static void
+note_leak(struct image *image)
+{
+	image->dirty.leaks = true;
+}
+
 void
 quarantine_let_out(struct image *image, uint64_t cluster, uint64_t count)
 {
 	while (count > 0 && !image->failed) {
 		uint64_t part = count < RELEASE_CLUSTERS ? count :
 		    RELEASE_CLUSTERS;
-		uint64_t last = count_last_references(image, cluster, part);
+		bool is_last;
 
-		if (last > 0) {
-			part = last;
-			release_last(image, cluster, part);
-		} else {
-			/* By now it may be the last one, too. */
+		if (refcount_scan_last(image, cluster, part, &part,
+		    &is_last)) {
 			part = 1;
-			alloc_give_back(image, cluster << image->cluster_bits,
-			    1);
+			note_leak(image);
+		} else if (is_last) {
+			release_last(image, cluster, part);
+		} else if (refcount_drop_run(image, cluster, part)) {
+			note_leak(image);
 		}
 		cluster += part;
 		count -= part;

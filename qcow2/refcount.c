@@ -281,6 +281,60 @@ unpin:
 	return err;
 }
 
+int
+refcount_scan_last(struct image *image, uint64_t cluster, uint64_t max,
+    uint64_t *runp, bool *lastp)
+{
+	struct slice *slice;
+	uint64_t run = 1;
+	int err;
+
+	if (!has_block(image, cluster))
+		return log_unreferenced(image, cluster);
+	max = part_in_slice(image, cluster, max);
+	err = pin(image, cluster, &slice);
+	if (err)
+		return err;
+	*lastp = count_of(image, slice, cluster) == 1;
+	while (run < max &&
+	    (count_of(image, slice, cluster + run) == 1) == *lastp)
+		run++;
+	slice_unpin(image, slice);
+	*runp = run;
+	return 0;
+}
+
+int
+refcount_drop_run(struct image *image, uint64_t cluster, uint64_t count)
+{
+	uint64_t counts = slice_counts(image);
+	struct slice *slice;
+	uint8_t *data;
+	int err = pin(image, cluster, &slice);
+
+	if (err)
+		return err;
+	for (uint64_t i = 0; i < count && !err; i++)
+		if (count_of(image, slice, cluster + i) == 0)
+			err = log_unreferenced(image, cluster + i);
+	data = err ? NULL : slice_modify(image, slice);
+	if (!err && !data)
+		err = -ENOMEM;
+	for (uint64_t i = 0; i < count && !err; i++) {
+		size_t index = (cluster + i) % counts;
+		uint64_t value = entry_refcount_get(data,
+		    image->refcounts.order, index) - 1;
+
+		entry_refcount_set(data, image->refcounts.order, index,
+		    value);
+		/* By now it may have been the last one. */
+		if (value == 0)
+			alloc_add_free(image, cluster + i, 1);
+	}
+	slice_unpin(image, slice);
+	return err;
+}
+
 /* ---- new blocks, larger tables ---- */
 
 /*

@@ -59,6 +59,21 @@ co_fn int refcount_add(struct image *image, uint64_t cluster,
 co_fn int refcount_drop(struct image *image, uint64_t cluster,
     uint64_t *valuep);
 
+/*
+ * How many clusters from cluster on, at most max and inside one slice, have
+ * just this reference left (last), or others (not last).  -EIO, -ENOMEM.
+ */
+co_fn int refcount_scan_last(struct image *image, uint64_t cluster,
+    uint64_t max, uint64_t *runp, bool *lastp);
+
+/*
+ * Takes one reference off each of clusters that lie in one slice, whose block
+ * exists; those that have none left then are free.  -EIO if one has none, which
+ * is logged, -ENOMEM: none was taken off.
+ */
+co_fn int refcount_drop_run(struct image *image, uint64_t cluster,
+    uint64_t count);
+
 /* Makes sure that there is a block for cluster. */
 co_fn int refcount_ensure_block(struct image *image, uint64_t cluster);
 

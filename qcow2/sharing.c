@@ -109,7 +109,7 @@ sharing_finish(struct image *image)
 	for (uint32_t i = 0; i < sharing->entries && !err; i++) {
 		if (!sharing->l1[i])
 			continue;
-		err = image->failed ? -EIO : barrier_throttle(image);
+		err = image->failed ? -EIO : barrier_pace(image);
 		if (!err)
 			err = settle(image, i);
 	}

@@ -97,7 +97,10 @@ share_tables(struct image *image, const struct l1_table *l1)
 
 		if (!l1->list[i])
 			continue;
-		err = image->failed ? -EIO : barrier_throttle(image);
+		/* Not those to come: should it fail, nobody would forget
+		 * them. */
+		image->adopted_entries = i + 1;
+		err = image->failed ? -EIO : barrier_pace(image);
 		if (!err)
 			err = share_table(image, i, entry_host(l1->list[i]));
 		if (err) {
@@ -150,12 +153,15 @@ drop_old(struct image *image, const struct l1_table *old)
 
 		if (host)
 			err = tree_drop(image, host);
+		/* That it fails is told by the flush at the end. */
+		barrier_pace(image);
 		if (err && !first_err)
 			first_err = err;
 	}
 	for (uint32_t i = 0; i < image->l1_entries && !image->failed; i++) {
 		int err = tree_set_copied(image, i);
 
+		barrier_pace(image);
 		if (err && !first_err)
 			first_err = err;
 	}
@@ -171,7 +177,7 @@ become(struct image *image, struct l1_table *l1, uint64_t disk_bytes)
 	int err;
 
 	image->adopted = l1->list;
-	image->adopted_entries = entries;
+	image->adopted_entries = 0;
 	err = share_tables(image, l1);
 	if (err)
 		return err;

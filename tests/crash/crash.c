@@ -36,6 +36,9 @@
  *	W6	write zeroes, unmap		zero
  *	W7	growing tables			grow, fill (the L1 table only
  *						grows with the disk)
+ *	W9	snapshots			snapshots, snapshots-full,
+ *						snapshot-sequences,
+ *						snapshot-bursts
  *	W10	clean shutdown			close; the end of all others
  *	W11	compressed overwrite		overwrite, on compressed images
  *	W12	encryption			fill, churn, collide, overwrite,
@@ -48,8 +51,7 @@
  *	W19	commit				chains.c; also rebase, flatten
  *	all short sequences			sequences, bursts
  *
- * Not yet, since qnbd cannot do it yet: W8 resizing, W9 making snapshots, W13
- * extended L2 entries.
+ * Not yet: W8 resizing, W13 extended L2 entries.
  *
  * Guards against: a missing or misplaced fdatasync of the barrier (O1 to O5),
  * reuse of clusters before their loss is stable (R4), zero fill skipped where
@@ -121,9 +123,10 @@ keep(struct run *run, const struct crash_state *state)
 	if (!call->keep_directory ||
 	    run->totals->distinct % call->keep_one_in)
 		return;
-	snprintf(path, sizeof(path), "%s/%llu-%llu.qcow2",
+	snprintf(path, sizeof(path), "%s/%llu-%llu%s.qcow2",
 	    call->keep_directory, (unsigned long long)run->seed,
-	    (unsigned long long)state->number);
+	    (unsigned long long)state->number, call->workload &&
+	    keeper_is_busy(&run->crew, state->point) ? "-busy" : "");
 	err = file_sim_save(state->file, path);
 	if (err)
 		trial_fail(&run->trial, "saving the state", strerror(-err));
@@ -161,7 +164,8 @@ context(uint64_t point, void *arg)
 {
 	struct run *run = arg;
 
-	return oracle_allowed(run->crew.oracle, point);
+	return oracle_allowed(run->crew.oracle, point) ^
+	    keeper_allowed(&run->crew, point);
 }
 
 /* All else that a verdict on a repair depends on: the image and its damage. */

@@ -195,6 +195,7 @@ open_image(void *arg)
 		return;
 	crew->size_bytes = image_size_bytes(crew->image);
 	crew->cluster_bytes = image_cluster_bytes(crew->image);
+	crew->image_version = crew->image->header.version;
 	create_oracle(crew);
 	keeper_begin(crew);
 }

@@ -86,6 +86,7 @@ struct crew {
 	struct image *image;	/* NULL: closed */
 	uint64_t size_bytes;	/* of the disk, known once it was open */
 	uint64_t cluster_bytes;
+	unsigned image_version;
 	uint64_t values;	/* written so far; each write has its own */
 	uint64_t next;		/* where the next sequential request begins */
 	struct keeper keeper;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/crash/keeper.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,11 +75,23 @@ presence_of(const struct crew *crew, const struct kept *kept, uint64_t point)
 	return PRESENCE_MUST;
 }
 
+bool
+keeper_is_busy(const struct crew *crew, uint64_t point)
+{
+	const struct keeper *keeper = &crew->keeper;
+
+	for (unsigned i = 0; i < keeper->spans_count; i++)
+		if (keeper->spans[i].received < point &&
+		    keeper->spans[i].replied >= point)
+			return true;
+	return false;
+}
+
 uint64_t
 keeper_allowed(const struct crew *crew, uint64_t point)
 {
 	const struct keeper *keeper = &crew->keeper;
-	uint64_t hash = 0;
+	uint64_t hash = keeper_is_busy(crew, point);
 
 	for (unsigned i = 0; i < keeper->count; i++) {
 		const struct kept *kept = &keeper->list[i];
@@ -184,6 +197,17 @@ ask(struct crew *crew, enum keeper_operation operation, const char *name,
 	}
 }
 
+static void
+note_end(struct crew *crew, const struct record *entry)
+{
+	struct keeper *keeper = &crew->keeper;
+
+	assert(keeper->spans_count < KEEPER_OPERATIONS_MAX);
+	keeper->spans[keeper->spans_count++] = (struct kept_event){
+		.received = entry->submitted, .replied = entry->completed,
+	};
+}
+
 co_fn static void
 carry_out(struct crew *crew, enum keeper_operation operation, unsigned which)
 {
@@ -212,6 +236,7 @@ carry_out(struct crew *crew, enum keeper_operation operation, unsigned which)
 	record_end(crew->log, index, err);
 	event->replied = entry->completed;
 	event->err = err;
+	note_end(crew, entry);
 	if (operation == KEEPER_APPLY)
 		oracle_end(crew->oracle, copy, entry->completed, err);
 	crew->keeper.done += !err;

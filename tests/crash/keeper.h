@@ -12,6 +12,7 @@
 #ifndef TESTS_CRASH_KEEPER_H
 #define TESTS_CRASH_KEEPER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "runtime/co.h"
@@ -21,6 +22,7 @@ struct file;
 
 /* That one run ever has. */
 #define KEEPER_SNAPSHOTS_MAX 64
+#define KEEPER_OPERATIONS_MAX 64
 
 /* What the record has as its source. */
 #define KEEPER_SOURCE 999
@@ -46,6 +48,9 @@ struct kept {
 };
 
 struct keeper {
+	/* Of all operations, when they were under way. */
+	struct kept_event spans[KEEPER_OPERATIONS_MAX];
+	unsigned spans_count;
 	struct kept list[KEEPER_SNAPSHOTS_MAX];
 	unsigned count;
 	unsigned done;		/* operations that worked */
@@ -74,6 +79,9 @@ co_fn int keeper_judge(struct crew *crew, struct file *disk, uint64_t point,
 
 /* A number that follows from what keeper_judge() would ask for there. */
 uint64_t keeper_allowed(const struct crew *crew, uint64_t point);
+
+/* Whether an operation was under way in a crash at point. */
+bool keeper_is_busy(const struct crew *crew, uint64_t point);
 
 const char *keeper_operation_name(enum keeper_operation operation);
 

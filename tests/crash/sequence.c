@@ -119,3 +119,34 @@ sequence_requests(uint64_t number, uint64_t cluster_bytes,
 	}
 	return count;
 }
+
+unsigned
+sequence_with_snapshot(uint64_t number, uint64_t cluster_bytes,
+    uint64_t disk_bytes, struct record requests[SEQUENCE_LENGTH_MAX])
+{
+	struct record operation = {
+		.kind = RECORD_REQUEST_OTHER, .source = KEEPER_SOURCE,
+		.value = number % KEEPER_OPERATIONS,
+	};
+	uint64_t ways = 1, place = 0;
+	unsigned count = 0;
+
+	assert(number < SEQUENCE_SNAPSHOT_COUNT);
+	number /= KEEPER_OPERATIONS;
+	/* Places among so many requests, for each sequence of these. */
+	for (uint64_t sequences = 1; number >= ways * sequences;
+	    sequences *= SYMBOLS)
+		number -= ways++ * sequences;
+	if (ways > 1) {
+		place = number % ways;
+		number /= ways;
+		if (ways > 2)
+			number += SYMBOLS;
+		count = sequence_requests(number, cluster_bytes, disk_bytes,
+		    requests);
+	}
+	for (unsigned i = count; i > place; i--)
+		requests[i] = requests[i - 1];
+	requests[place] = operation;
+	return count + 1;
+}

@@ -34,4 +34,13 @@ struct sequence_range sequence_full_cluster(unsigned place,
 unsigned sequence_requests(uint64_t number, uint64_t cluster_bytes,
     uint64_t disk_bytes, struct record requests[SEQUENCE_LENGTH_MAX]);
 
+/*
+ * One operation on snapshots (keeper.h) by itself, and before, between or
+ * behind one request or two: 3, 108 and 2,916, in this order.
+ */
+#define SEQUENCE_SNAPSHOT_COUNT 3027u
+
+unsigned sequence_with_snapshot(uint64_t number, uint64_t cluster_bytes,
+    uint64_t disk_bytes, struct record requests[SEQUENCE_LENGTH_MAX]);
+
 #endif

@@ -24,6 +24,7 @@ struct trial {
 
 	/* Of the state. */
 	const struct crash_state *state;
+	bool repaired;		/* by hand, as version 2 may need it */
 	uint64_t leaks;		/* before it was written to */
 	char failure[1280];	/* the first thing that was wrong, or "" */
 

@@ -14,6 +14,7 @@ enum play {
 struct workload {
 	const char *name;
 	enum play play;
+	bool has_snapshot;	/* in each sequence */
 	struct crew_options options;
 };
 
@@ -141,6 +142,22 @@ static const struct workload workloads[] = {
 		.fua_one_in = 4, .length_max = 4096,
 		.places = 3, .place_bytes = 16384,
 	}},
+	/* Snapshots come and go, and come back. */
+	{.name = "snapshots", .options = {
+		.loops = 2, .clients = 3, .requests = 6,
+		.writes = 6, .zeros = 1, .trims = 2, .flushes = 3,
+		.fua_one_in = 6, .length_max = 4096,
+		.places = 2, .place_bytes = 8192,
+		.operations = 4, .creates = 4, .deletes = 2, .applies = 2,
+	}},
+	/* The same on content that is there, and on a snapshot of it. */
+	{.name = "snapshots-full", .options = {
+		.loops = 2, .clients = 3, .requests = 6,
+		.writes = 6, .zeros = 1, .trims = 2, .flushes = 3,
+		.fua_one_in = 6, .length_max = 4096,
+		.places = 2, .place_bytes = 8192, .content = CREW_FILLED,
+		.operations = 4, .creates = 3, .deletes = 3, .applies = 2,
+	}},
 	/* Through the server: what counts are its replies. */
 	{.name = "served", .options = {
 		.loops = 2, .clients = 3, .requests = 10,
@@ -159,6 +176,14 @@ static const struct workload workloads[] = {
 		.loops = 2, .content = CREW_PLACES,
 	}},
 	{.name = "bursts", .play = PLAY_BURST, .options = {
+		.loops = 2, .content = CREW_PLACES,
+	}},
+	{.name = "snapshot-sequences", .play = PLAY_SEQUENCE,
+	    .has_snapshot = true, .options = {
+		.loops = 2, .content = CREW_PLACES,
+	}},
+	{.name = "snapshot-bursts", .play = PLAY_BURST,
+	    .has_snapshot = true, .options = {
 		.loops = 2, .content = CREW_PLACES,
 	}},
 };
@@ -180,7 +205,8 @@ play(const struct workload *workload, uint64_t number, struct crew *crew)
 
 	if (!crew->image)
 		return;
-	count = sequence_requests(number, image_cluster_bytes(crew->image),
+	count = (workload->has_snapshot ? sequence_with_snapshot :
+	    sequence_requests)(number, image_cluster_bytes(crew->image),
 	    image_size_bytes(crew->image), requests);
 	crew_play(crew, requests, count, workload->play == PLAY_BURST);
 }
@@ -192,7 +218,9 @@ workload_run(const struct workload *workload, uint64_t seed,
 {
 	struct crew_options options = workload->options;
 	bool is_random = workload->play == PLAY_RANDOM;
-	uint64_t round = seed / SEQUENCE_COUNT;
+	uint64_t sequences = workload->has_snapshot ?
+	    SEQUENCE_SNAPSHOT_COUNT : SEQUENCE_COUNT;
+	uint64_t round = seed / sequences;
 
 	options.seed = is_random ? seed : round;
 	if (!is_random)
@@ -206,7 +234,7 @@ workload_run(const struct workload *workload, uint64_t seed,
 	else if (is_random)
 		crew_work(crew);
 	else
-		play(workload, seed % SEQUENCE_COUNT, crew);
+		play(workload, seed % sequences, crew);
 	crew_close(crew);
 	if (crew->errors)
 		crew_fail(crew, "%u requests failed", crew->errors);

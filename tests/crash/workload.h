@@ -3,9 +3,9 @@
  * The workloads by name, and what is done in them.
  *
  * Of a random workload every seed is another run.  Of the enumerated ones the
- * seed is the number of a sequence (sequence.h), plus SEQUENCE_COUNT for every
- * round: each round has a schedule of its own, and in the odd ones the image
- * is closed as soon as all is answered.
+ * seed is the number of a sequence (sequence.h), plus how many there are for
+ * every round: each round has a schedule of its own, and in the odd ones the
+ * image is closed as soon as all is answered.
  */
 #ifndef TESTS_CRASH_WORKLOAD_H
 #define TESTS_CRASH_WORKLOAD_H

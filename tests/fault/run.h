@@ -7,11 +7,16 @@
  * after a sync that failed (O6): then nothing is accepted until the image is
  * opened again.  Opened again, all is there that has to be.  The file has leaks
  * at most, and a snapshot is as it was.
+ *
+ * An operation on a snapshot that has failed may have been done or not; then
+ * the image may be dirty, which its opening repairs.  Version 2 has no such
+ * mark: it is repaired by hand.
  */
 #ifndef TESTS_FAULT_RUN_H
 #define TESTS_FAULT_RUN_H
 
 #include "tests/fault/base.h"
+#include "tests/fault/kept.h"
 
 struct trouble {
 	unsigned layer;		/* whose file, in a chain */
@@ -35,11 +40,13 @@ struct run {
 	struct trouble trouble;
 	const struct run_hooks *hooks;	/* or NULL */
 	struct model model;
+	struct kept kept;
 	struct world world;
 	struct file *lower[LAYERS_MAX];	/* the files below the world's disk */
 	uint8_t value;		/* written last */
 	bool failed;		/* a sync failed: O6 */
 	bool struck;		/* the trouble came */
+	bool reopened;		/* after it */
 	uint64_t operations;	/* of trouble's kind while it lasted */
 };
 

@@ -27,6 +27,9 @@
 #define DISCARD ACTION_DISCARD
 #define FLUSH {ACTION_FLUSH, 0, 0, 0}
 #define STATUS ACTION_STATUS
+#define CREATE(number) {ACTION_SNAPSHOT_CREATE, number, 0, 0}
+#define DELETE(number) {ACTION_SNAPSHOT_DELETE, number, 0, 0}
+#define APPLY(number) {ACTION_SNAPSHOT_APPLY, number, 0, 0}
 #define NO_HOLE IMAGE_NO_HOLE
 #define FAST IMAGE_FAST
 #define FUA IMAGE_FUA
@@ -354,6 +357,127 @@ const struct scenario scenarios[] = {
 		{WRITE, K(1) + 512, 512, STEP_TOGETHER},
 		{WRITE, K(6) + 512, 512, 0},
 		FLUSH,
+	}},
+	/* ---- snapshots ---- */
+	{"snapshots that are made", MIXED, .count = 6, .steps = {
+		{WRITE, K(16), K(2), 0},
+		CREATE(1),
+		{WRITE, K(2) + 512, 512, 0},
+		CREATE(2),
+		{WRITE, K(1), K(4), 0},
+		FLUSH,
+	}},
+	{"snapshots that are made beside writes", PLAIN, .count = 7,
+	    .steps = {
+		{WRITE, K(130), K(1), 0},
+		{WRITE, K(2) + 512, 512, STEP_TOGETHER},
+		CREATE(1),
+		{WRITE, K(4), K(1), STEP_TOGETHER},
+		{DISCARD, K(130), K(1), STEP_TOGETHER},
+		CREATE(2),
+		FLUSH,
+	}},
+	{"snapshots that are deleted", MIXED, .count = 7, .steps = {
+		CREATE(1),
+		{WRITE, K(0), K(3), 0},
+		CREATE(2),
+		DELETE(1),
+		{WRITE, K(2) + 512, K(2), 0},
+		DELETE(2),
+		{WRITE, K(4), K(1), FUA},
+	}},
+	{"a snapshot that is deleted beside writes", PLAIN, .count = 6,
+	    .steps = {
+		CREATE(1),
+		{WRITE, K(4), K(1), 0},
+		{WRITE, K(2) + 512, 512, STEP_TOGETHER},
+		{WRITE, K(5) + 512, 512, STEP_TOGETHER},
+		DELETE(1),
+		FLUSH,
+	}},
+	{"a snapshot that is applied", MIXED, .count = 7, .steps = {
+		CREATE(1),
+		{WRITE, K(0), K(3), 0},
+		{WRITE, K(200), K(1), 0},
+		APPLY(1),
+		{WRITE, K(2) + 512, 512, 0},
+		APPLY(1),
+		FLUSH,
+	}},
+	{"a snapshot that is applied beside writes", PLAIN, .count = 7,
+	    .steps = {
+		CREATE(1),
+		{WRITE, K(2), K(1), 0},
+		CREATE(2),
+		{WRITE, K(2) + 512, 512, STEP_TOGETHER},
+		{WRITE, K(5) + 512, 512, STEP_TOGETHER},
+		APPLY(1),
+		FLUSH,
+	}},
+	{"snapshots in version 2", SMALL(.version = 2,
+	    .flags = LAYOUT_COMPRESSED), .count = 7, .steps = {
+		CREATE(1),
+		{WRITE, K(1) + 512, K(2), 0},
+		CREATE(2),
+		APPLY(1),
+		{WRITE, K(3), K(1), 0},
+		DELETE(1),
+		FLUSH,
+	}},
+	{"snapshots with a cache of a single table",
+	    SMALL(.cache_bytes = 1), .count = 7, .steps = {
+		{WRITE, K(130), K(1), 0},
+		CREATE(1),
+		{WRITE, K(1), K(1), 0},
+		CREATE(2),
+		APPLY(1),
+		{WRITE, K(130), K(1), 0},
+		DELETE(2),
+	}},
+	{"snapshots with slices of tables, and a cache of one",
+	    {.cluster_bytes = K(64), .disk_bytes = MIB,
+	    .filled_bytes = K(128), .cache_bytes = 1}, .count = 6, .steps = {
+		CREATE(1),
+		{WRITE, K(100), K(8), 0},
+		APPLY(1),
+		{WRITE, K(500), K(8), 0},
+		DELETE(1),
+		FLUSH,
+	}},
+	{"snapshots that refcounts of one bit cannot count",
+	    SMALL(.refcount_bits = 1), .count = 5, .steps = {
+		{WRITE, K(130), K(1), 0},
+		{WRITE, K(2) + 512, 512, STEP_TOGETHER},
+		CREATE(1),
+		{WRITE, K(3) + 512, 512, 0},
+		FLUSH,
+	}},
+	{"snapshots where refcount blocks are soon full",
+	    {.cluster_bytes = 512, .disk_bytes = K(256),
+	    .filled_bytes = K(40), .refcount_bits = 64}, .count = 6,
+	    .steps = {
+		CREATE(1),
+		{WRITE, K(0), K(40), 0},
+		CREATE(2),
+		APPLY(1),
+		DELETE(2),
+		FLUSH,
+	}},
+	{"snapshots on a block device", SMALL(.device_bytes = MIB),
+	    .count = 6, .steps = {
+		CREATE(1),
+		{WRITE, K(2), K(3), 0},
+		APPLY(1),
+		{WRITE, K(4), K(1), 0},
+		DELETE(1),
+		FLUSH,
+	}},
+	{"closing after snapshots were made and applied", PLAIN,
+	    .moment = CLOSING, .count = 4, .steps = {
+		CREATE(1),
+		{WRITE, K(2), K(2), 0},
+		APPLY(1),
+		{WRITE, K(5), K(1), 0},
 	}},
 	/* ---- other kinds of files ---- */
 	{"a block device", SMALL(.device_bytes = MIB), .count = 6, .steps = {

@@ -186,7 +186,9 @@ co_fn void world_do(struct world *world, enum action action, uint64_t guest,
 /* Whether the disk, as it is in the file, has the snapshot. */
 co_fn bool world_has_snapshot(struct world *world, unsigned number);
 
-/* The same as world_expect(), of a snapshot, as it is in the file. */
+/* Reads of it, as it is in the file; and the same as world_expect(). */
+co_fn void world_read_snapshot(struct world *world, unsigned number,
+    uint64_t guest, void *data, size_t length);
 co_fn void world_expect_snapshot(struct world *world, unsigned number,
     uint64_t guest, size_t length, uint8_t value);
 
