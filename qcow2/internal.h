@@ -204,6 +204,22 @@ co_fn int room_keep(struct image *image, uint64_t guest, uint64_t count,
     bool on_disk);
 
 /*
+ * For whole clusters from guest on, or up to the end: each has room of its own
+ * afterwards, as room_keep() does it.  Not in the monitor; so is the next.
+ */
+co_fn int qcow2_set_aside(struct image *image, uint64_t guest,
+    uint64_t length, bool on_disk);
+
+/* Writes zeros where the range does not read as zeros, and with keep_room also
+ * where there is no host cluster. */
+co_fn int qcow2_write_zeros(struct image *image, uint64_t guest,
+    uint64_t length, bool keep_room);
+
+/* Writes zeros to all of it. */
+co_fn int raw_write_zeros(struct image *image, uint64_t guest,
+    uint64_t length);
+
+/*
  * After -ENOSPC, not in the monitor: gives back to the host what is in
  * quarantine.  Whether it may be worth another try.
  */

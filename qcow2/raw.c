@@ -113,7 +113,7 @@ raw_write(struct image *image, uint64_t guest, const void *data,
 	return file_pwrite(image->file, data, length, guest, 0);
 }
 
-co_fn static int
+int
 raw_write_zeros(struct image *image, uint64_t guest, uint64_t length)
 {
 	int err = 0;

@@ -9,17 +9,10 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 #include "qcow2/internal.h"
 #include "qcow2/l1.h"
-#include "qcow2/l2.h"
 #include "qcow2/tree.h"
-
-/* Zeros are written in pieces of this at most. */
-#define ZEROS_BYTES (64 * 1024)
-static const char zeros[ZEROS_BYTES];
 
 /* ---- the header ---- */
 
@@ -37,70 +30,6 @@ switch_size(struct image *image, uint64_t size_bytes)
 
 /* ---- what is new ---- */
 
-/* What is behind the last whole cluster of the old disk, in the same one. */
-co_fn static int
-zero_tail(struct image *image, uint64_t begin, uint64_t end)
-{
-	uint64_t border = (begin + image->cluster_bytes - 1) &
-	    ~(image->cluster_bytes - 1ull);
-
-	if (border > end)
-		border = end;
-	while (begin < border) {
-		uint64_t length = border - begin < ZEROS_BYTES ?
-		    border - begin : ZEROS_BYTES;
-		struct image_extent extent;
-		int err = qcow2_status(image, begin, length, &extent);
-
-		if (!err && !extent.zero)
-			err = qcow2_write(image, begin, zeros, extent.length,
-			    0);
-		if (err)
-			return err;
-		begin += extent.length;
-	}
-	return 0;
-}
-
-co_fn static int
-write_zeros(struct image *image, uint64_t begin, uint64_t end)
-{
-	while (begin < end) {
-		size_t length = end - begin < ZEROS_BYTES ? end - begin :
-		    ZEROS_BYTES;
-		int err = qcow2_write(image, begin, zeros, length, 0);
-
-		if (err)
-			return err;
-		begin += length;
-		co_yield();
-	}
-	return 0;
-}
-
-/* Room for the clusters of one slice. */
-co_fn static int
-keep_step(struct image *image, uint64_t begin, uint64_t length, bool on_disk)
-{
-	struct claim claim;
-	atomic_uint *epoch;
-	int err;
-
-	monitor_enter(&image->monitor);
-	err = image->failed ? -EIO : barrier_throttle(image);
-	if (!err) {
-		epoch = gate_enter(image);
-		claim_take(image, &claim, begin, length);
-		err = room_keep(image, begin, (length +
-		    image->cluster_bytes - 1) >> image->cluster_bits,
-		    on_disk);
-		claim_release(image, &claim);
-		epoch_leave(epoch);
-	}
-	monitor_leave(&image->monitor);
-	return err;
-}
-
 /* begin is a cluster's start, or the end. */
 co_fn static int
 preallocate(struct image *image, uint64_t begin, uint64_t end,
@@ -109,18 +38,9 @@ preallocate(struct image *image, uint64_t begin, uint64_t end,
 	if (mode == CREATE_OFF)
 		return 0;
 	if (mode == CREATE_FULL || image->header.version < 3)
-		return write_zeros(image, begin, end);
-	while (begin < end) {
-		uint64_t length = step_length(image, begin, end - begin);
-		int err = keep_step(image, begin, length,
-		    mode == CREATE_FALLOC);
-
-		if (err)
-			return err;
-		begin += length;
-		co_yield();
-	}
-	return 0;
+		return qcow2_write_zeros(image, begin, end - begin, true);
+	return qcow2_set_aside(image, begin, end - begin,
+	    mode == CREATE_FALLOC);
 }
 
 /* Not in the monitor: these are requests, and wait as such. */
@@ -130,10 +50,12 @@ fill_new(struct image *image, uint64_t begin, uint64_t end,
 {
 	uint64_t border = (begin + image->cluster_bytes - 1) &
 	    ~(image->cluster_bytes - 1ull);
-	int err = zero_tail(image, begin, end);
+	int err;
 
 	if (border > end)
 		border = end;
+	/* What is behind the old end in its cluster. */
+	err = qcow2_write_zeros(image, begin, border - begin, false);
 	/* A backing file would show through. */
 	if (!err && image->backing && image->backing->size_bytes > border)
 		err = qcow2_zero(image, border, (end <
@@ -229,11 +151,10 @@ resize_raw(struct image *image, const struct image_resize *how)
 	    how->preallocation >= CREATE_FALLOC)
 		err = file_fallocate(image->file, FILE_ALLOCATE, old_bytes,
 		    how->size_bytes - old_bytes);
-	for (uint64_t at = old_bytes; !err && at < how->size_bytes &&
-	    how->preallocation == CREATE_FULL; at += ZEROS_BYTES)
-		err = file_pwrite(image->file, zeros,
-		    how->size_bytes - at < ZEROS_BYTES ?
-		    how->size_bytes - at : ZEROS_BYTES, at, 0);
+	if (!err && how->size_bytes > old_bytes &&
+	    how->preallocation == CREATE_FULL)
+		err = raw_write_zeros(image, old_bytes,
+		    how->size_bytes - old_bytes);
 	if (!err)
 		err = image_flush(image);
 	if (err)

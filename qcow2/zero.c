@@ -31,7 +31,14 @@ enum room {
 	ROOM_LEAVE,	/* those that are this image's own stay */
 	ROOM_PUNCH,	/* the same, but the host gets their room back */
 	ROOM_KEEP,	/* afterwards there is one behind every cluster */
+	ROOM_MAP,	/* the same, but the host need not have room yet */
 };
+
+static bool
+keeps_all(enum room room)
+{
+	return room == ROOM_KEEP || room == ROOM_MAP;
+}
 
 /* ---- clearing ---- */
 
@@ -205,7 +212,7 @@ clear_step(struct image *image, uint64_t guest, uint64_t length,
 		goto leave_epoch;
 	end = l2_slice_end(image, slice, guest);
 	l2_unpin(image, slice);
-	if (!slice && room != ROOM_KEEP && !has_backing_at(image, guest)) {
+	if (!slice && !keeps_all(room) && !has_backing_at(image, guest)) {
 		/* No table, nothing below: all of it is zeros already. */
 		*donep = end - guest < length ? end - guest : length;
 		goto leave_epoch;
@@ -217,8 +224,8 @@ clear_step(struct image *image, uint64_t guest, uint64_t length,
 	claim_take(image, &claim, guest, end - guest);
 	if (image->failed)
 		err = -EIO;
-	else if (room == ROOM_KEEP)
-		err = room_keep(image, guest, count, true);
+	else if (keeps_all(room))
+		err = room_keep(image, guest, count, room == ROOM_KEEP);
 	else
 		err = clear_claimed(image, guest, count, room);
 	claim_release(image, &claim);
@@ -254,6 +261,14 @@ clear_clusters(struct image *image, uint64_t guest, uint64_t length,
 	return 0;
 }
 
+int
+qcow2_set_aside(struct image *image, uint64_t guest, uint64_t length,
+    bool on_disk)
+{
+	return clear_clusters(image, guest, length,
+	    on_disk ? ROOM_KEEP : ROOM_MAP);
+}
+
 /* ---- ranges ---- */
 
 /* The whole clusters in a range. */
@@ -277,10 +292,9 @@ middle_of(const struct image *image, uint64_t guest, uint64_t length)
 	return middle;
 }
 
-/* Writes zeros where something else may stand, or where there is no room. */
-co_fn static int
-write_zeros(struct image *image, uint64_t guest, uint64_t length,
-    enum room room)
+int
+qcow2_write_zeros(struct image *image, uint64_t guest, uint64_t length,
+    bool keep_room)
 {
 	while (length > 0) {
 		struct image_extent extent;
@@ -291,7 +305,7 @@ write_zeros(struct image *image, uint64_t guest, uint64_t length,
 		if (err)
 			return err;
 		part = extent.length;
-		if (!extent.zero || (room == ROOM_KEEP && !extent.allocated)) {
+		if (!extent.zero || (keep_room && !extent.allocated)) {
 			part = part < ZEROS_BYTES ? part : ZEROS_BYTES;
 			err = qcow2_write(image, guest, zeros, part, 0);
 		}
@@ -334,22 +348,23 @@ zero_range(struct image *image, uint64_t guest, uint64_t length,
 {
 	struct middle middle = middle_of(image, guest, length);
 	enum room room = room_of_zeros(image, flags);
+	bool keep_room = room == ROOM_KEEP;
 	int err;
 
 	if (middle.begin == middle.end ||
 	    !can_clear(image, guest, room)) {
 		if (flags & IMAGE_FAST)
 			return -ENOTSUP;
-		err = write_zeros(image, guest, length, room);
+		err = qcow2_write_zeros(image, guest, length, keep_room);
 	} else {
-		err = write_zeros(image, guest, middle.begin - guest,
-		    room);
+		err = qcow2_write_zeros(image, guest, middle.begin - guest,
+		    keep_room);
 		if (!err)
 			err = clear_clusters(image, middle.begin,
 			    middle.end - middle.begin, room);
 		if (!err && guest + length > middle.end)
-			err = write_zeros(image, middle.end,
-			    guest + length - middle.end, room);
+			err = qcow2_write_zeros(image, middle.end,
+			    guest + length - middle.end, keep_room);
 	}
 	return err;
 }
