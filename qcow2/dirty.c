@@ -8,12 +8,8 @@ co_fn static int
 write_features(struct image *image, uint64_t incompatible)
 {
 	struct header_patch patch = header_patch_incompatible(incompatible);
-	int err = guard_table(image, METADATA_HEADER, patch.offset,
-	    patch.bytes);
+	int err = guard_write_header(image, patch);
 
-	if (!err)
-		err = file_pwrite(image->file, patch.data, patch.bytes,
-		    patch.offset, 0);
 	if (err)
 		return err;
 	err = file_fdatasync(image->file);

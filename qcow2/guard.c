@@ -73,3 +73,13 @@ guard_table(struct image *image, enum metadata_kind kind, uint64_t host,
 	    "as %s, but are none", (unsigned long long)bytes,
 	    (unsigned long long)host, metadata_name(kind));
 }
+
+int
+guard_write_header(struct image *image, struct header_patch patch)
+{
+	int err = guard_table(image, METADATA_HEADER, patch.offset,
+	    patch.bytes);
+
+	return err ? err : file_pwrite(image->file, patch.data, patch.bytes,
+	    patch.offset, 0);
+}

@@ -14,6 +14,7 @@
 #define QCOW2_GUARD_H
 
 #include <stdint.h>
+#include "qcow2/header.h"
 #include "qcow2/metadata.h"
 #include "runtime/co.h"
 
@@ -28,6 +29,9 @@ co_fn int guard_new(struct image *image, uint64_t host, uint64_t bytes);
  */
 co_fn int guard_table(struct image *image, enum metadata_kind kind,
     uint64_t host, uint64_t bytes);
+
+/* Writes a patch of the header, as a table; it is not stable yet. */
+co_fn int guard_write_header(struct image *image, struct header_patch patch);
 
 /*
  * Stops all writes, logs why and sets the corrupt bit, stably, before it

@@ -76,34 +76,24 @@ moves_write(struct image *image, const struct moves_cut *cut)
 	return err;
 }
 
-co_fn static int
-patch_header(struct image *image, struct header_patch patch)
-{
-	int err = guard_table(image, METADATA_HEADER, patch.offset,
-	    patch.bytes);
-
-	return err ? err : file_pwrite(image->file, patch.data, patch.bytes,
-	    patch.offset, 0);
-}
-
 int
 moves_hook(struct image *image, const struct moves_cut *cut)
 {
 	const struct moves *moves = &cut->moves;
+	const struct header *header = &image->header;
 	int err = 0;
 
 	if (moves->refcount_table.wanted)
-		err = patch_header(image, header_patch_refcount_table(
+		err = guard_write_header(image, header_patch_refcount_table(
 		    moves->refcount_table.host, moves->refcount_table.count));
 	if (!err && moves->l1.wanted)
-		err = patch_header(image, header_patch_disk(&image->header,
+		err = guard_write_header(image, header_patch_disk(header,
 		    cut->size_bytes, moves->l1.count, moves->l1.host));
 	else if (!err && moves->size)
-		err = patch_header(image, header_patch_disk(&image->header,
-		    cut->size_bytes, image->header.l1_entries,
-		    image->header.l1_offset));
+		err = guard_write_header(image, header_patch_disk(header,
+		    cut->size_bytes, header->l1_entries, header->l1_offset));
 	if (!err && moves->snapshots.wanted)
-		err = patch_header(image, header_patch_snapshots(
+		err = guard_write_header(image, header_patch_snapshots(
 		    moves->snapshots.count, moves->snapshots.host));
 	return err;
 }

@@ -116,10 +116,7 @@ qcow2_begin_writing(struct image *image, struct error *error)
 	if (!image->writable || image->header.version < 3 ||
 	    !image->header.autoclear)
 		return 0;
-	err = guard_table(image, METADATA_HEADER, patch.offset, patch.bytes);
-	if (!err)
-		err = file_pwrite(image->file, patch.data, patch.bytes,
-		    patch.offset, 0);
+	err = guard_write_header(image, patch);
 	if (!err)
 		err = file_fdatasync(image->file);
 	if (err)
