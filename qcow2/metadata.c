@@ -132,13 +132,6 @@ metadata_remove_cluster(struct metadata *metadata, uint64_t host)
 	}
 }
 
-void
-metadata_forget_cluster(struct metadata *metadata, uint64_t host)
-{
-	if (set_get(metadata, host >> metadata->cluster_bits))
-		metadata_remove_cluster(metadata, host);
-}
-
 /* ---- the ranges ---- */
 
 /* The index of the first range that begins after host. */

@@ -61,9 +61,6 @@ int metadata_add_cluster(struct metadata *metadata, enum metadata_kind kind,
     uint64_t host);
 void metadata_remove_cluster(struct metadata *metadata, uint64_t host);
 
-/* The same for one that may have been removed already. */
-void metadata_forget_cluster(struct metadata *metadata, uint64_t host);
-
 /*
  * Adds a longer table; -EEXIST if it overlaps another table, of whatever
  * kind, -ENOMEM.  0 bytes are fine.

@@ -58,8 +58,10 @@ static int
 unlink_tables(struct image *image, uint32_t first, uint64_t *hosts)
 {
 	struct changes *changes = &image->barrier.l1;
+	uint32_t count = image->l1_entries - first;
 
-	if (changes_make_room(changes, image->l1_entries - first))
+	if (changes_make_room(changes, count) ||
+	    retired_make_room(image, count))
 		return -ENOMEM;
 	for (uint32_t i = first; i < image->l1_entries; i++) {
 		uint64_t entry = image->l1[i];
@@ -69,8 +71,7 @@ unlink_tables(struct image *image, uint32_t first, uint64_t *hosts)
 			continue;
 		if (!entry_l1_fault(entry, &image->limits)) {
 			hosts[i - first] = entry_host(entry);
-			metadata_forget_cluster(&image->metadata,
-			    entry_host(entry));
+			retired_add(image, i, entry_host(entry));
 		}
 		image->l1[i] = 0;
 		changes_add(changes, i, 0);
@@ -78,7 +79,7 @@ unlink_tables(struct image *image, uint32_t first, uint64_t *hosts)
 	return 0;
 }
 
-/* Whole tables; a barrier comes first, as they leave the index of metadata. */
+/* Whole tables. */
 co_fn static int
 drop_tables(struct image *image, uint32_t first)
 {
@@ -91,9 +92,7 @@ drop_tables(struct image *image, uint32_t first)
 	hosts = calloc(count, sizeof(*hosts));
 	if (!hosts)
 		return -ENOMEM;
-	err = barrier_flush(image);
-	if (!err)
-		err = unlink_tables(image, first, hosts);
+	err = unlink_tables(image, first, hosts);
 	if (!err)
 		err = barrier_flush(image);
 	barrier_wait_ended(image);
