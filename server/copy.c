@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include "qcow2/zeros_only.h"
 #include "runtime/buf.h"
 
 #define PIECE_BYTES (256u * 1024)
@@ -107,18 +108,6 @@ look(void *arg, struct walk_piece *piece)
 
 /* ---- reading ---- */
 
-/* memcmp() is the fastest there is for that. */
-static bool
-is_zero(const char *data, size_t length)
-{
-	static const char zeros[16];
-
-	if (length <= sizeof(zeros))
-		return !memcmp(data, zeros, length);
-	return !memcmp(data, zeros, sizeof(zeros)) &&
-	    !memcmp(data, data + sizeof(zeros), length - sizeof(zeros));
-}
-
 static size_t
 granule_length(const struct copy *copy, const struct part *part,
     size_t offset)
@@ -168,7 +157,8 @@ find_zeros(const struct copy *copy, struct part *part,
 		size_t length = granule_length(copy, part, offset);
 
 		if (is_hole(holes, &first_hole, part->data, offset,
-		    offset + length) || is_zero(part->data + offset, length))
+		    offset + length) ||
+		    zeros_only(part->data + offset, length))
 			part->contents[i] = CONTENT_ZERO;
 		else
 			part->contents[i] = CONTENT_DATA;
@@ -216,7 +206,7 @@ compare_target(struct copy *copy, struct part *part)
 		size_t length = granule_length(copy, part, offset);
 
 		if (part->contents[i] == CONTENT_ZERO ?
-		    is_zero(old + offset, length) :
+		    zeros_only(old + offset, length) :
 		    !memcmp(old + offset, part->data + offset, length))
 			part->contents[i] = CONTENT_SAME;
 		offset += length;

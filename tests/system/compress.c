@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "qcow2/image.h"
+#include "qcow2/zeros_only.h"
 #include "runtime/log.h"
 #include "runtime/loop.h"
 #include "runtime/worker.h"
@@ -35,12 +36,6 @@ struct writer {
 	struct co_start start;
 };
 
-static bool
-is_zero(const char *data, size_t length)
-{
-	return data[0] == 0 && !memcmp(data, data + 1, length - 1);
-}
-
 /* Reads the next cluster; its length, 0 at the end. */
 static size_t
 take_cluster(struct writer *writer, uint64_t *guestp)
@@ -63,7 +58,7 @@ write_clusters(void *arg)
 	size_t length;
 
 	while (!job->err && (length = take_cluster(writer, &guest)) > 0) {
-		int err = is_zero(writer->data, length) ? 0 :
+		int err = zeros_only(writer->data, length) ? 0 :
 		    image_write_compressed(job->image, guest, writer->data,
 		    length);
 
