@@ -10,6 +10,7 @@
 #define SERVER_EXPORT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include "proto/option_reply.h"
 #include "proto/text.h"
@@ -49,8 +50,11 @@ int export_add(struct export_table *table, const char *name,
 struct export *export_find(const struct export_table *table,
     struct nbd_text name);
 
-/* A connection begins to use export; ended by export_leave(). */
-void export_enter(struct export *export);
+/*
+ * A connection begins to use export; ended by export_leave().  False: so many
+ * do already (0: there is no limit).
+ */
+bool export_enter(struct export *export, unsigned connections_max);
 
 /* When the last connection leaves, what it wrote is made stable first. */
 co_fn void export_leave(struct export *export);

@@ -70,8 +70,12 @@ uri_print(FILE *out, const struct listener *listener,
 		return;
 	}
 	host = host_of(listener);
-	fprintf(out, strchr(host, ':') ? "nbd://[%s]:%u" : "nbd://%s:%u",
-	    host, listener->port);
+	if (listener->is_vsock)
+		fprintf(out, "nbd+vsock://%u:%u", listener->vsock_cid,
+		    listener->vsock_port);
+	else
+		fprintf(out, strchr(host, ':') ? "nbd://[%s]:%u" :
+		    "nbd://%s:%u", host, listener->port);
 	if (export->name[0]) {
 		fputc('/', out);
 		print_encoded(out, export->name, "");
