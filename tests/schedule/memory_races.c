@@ -122,6 +122,7 @@ wait_until_the_end(struct site *site)
 	crowd_gather(crowd, site, 0);
 	loop_sleep(STOP_NS + (SERVER_GRACE_MS + SERVER_DRAIN_MS) *
 	    UINT64_C(1000000));
+	ck_assert(!budget_is_short(&site->server.budget));
 	file_sim_release(site->crew->disk, &hold);
 	for (unsigned i = 0; i < 2; i++)
 		client_leave(&crowd->holders[i], CLIENT_ABRUPT);
