@@ -5,7 +5,7 @@
 # attaches a disk over two TCP connections, makes ext4, writes, trims, detaches,
 # and finds everything when it attaches again.  Then the guest is the server's
 # home: on that kernel it must run, by io_uring, and serve from a block device,
-# too, where space that is new does not read as zeros.
+# too, where space that is new does not read as zeros; and over vsock.
 #
 # Packages: busybox-static cpio e2fsprogs kmod libnbd-bin nbd-client
 # qemu-system-x86 qemu-utils; the kernel's is downloaded, and only unpacked.
