@@ -132,6 +132,8 @@ struct image {
 	struct retired retired;
 	/* By a barrier, or as a whole: one at a time. */
 	struct co_mutex header_writing;
+	/* Of incompatible features, whoever writes: the last lock of all. */
+	struct co_mutex features_writing;
 	uint64_t zeroed_epoch;		/* see kept_room_usable(); 0: none */
 	uint64_t end_cluster;		/* from here on nothing is in use */
 	uint64_t device_bytes;		/* of a block device */

@@ -6,16 +6,19 @@
  * that requests pass by while its moment comes; a copy that a write in place
  * overtakes, as the snapshot that had the cluster goes; a snapshot that waits
  * for ever for a request that waits for it; tables that are forgotten, or
- * remembered, at the wrong time when an operation fails.
+ * remembered, at the wrong time when an operation fails; bits of the header
+ * that two set at once.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/entry.h"
+#include "qcow2/header.h"
 #include "runtime/loop.h"
 #include "tests/schedule/pause.h"
 #include "tests/schedule/races.h"
 
 #define DISK_BYTES (8u << 20)
+#define SECTOR_BYTES 512u
 
 /* In the second L2 table. */
 #define FAR (2u << 20)
@@ -317,6 +320,58 @@ START_TEST(a_table_copied_before_applying_fails)
 }
 END_TEST
 
+/* ---- two who write the features in the header ---- */
+
+/* Where the header has them. */
+#define INCOMPATIBLE 72u
+
+/*
+ * The dirty bit is on its way to the disk when a read finds the image corrupt:
+ * the one must not put the bits back to what they were before the other.
+ */
+co_fn static void
+find_corruption_beside(struct world *world)
+{
+	struct request create = snapshot_of(ACTION_SNAPSHOT_CREATE, 1);
+	struct request read = request_of(ACTION_READ, FAR, CLUSTER, 0, 0);
+	struct file_sim_hold hold = {
+		.kinds = FILE_SIM_WRITE, .limit = 1,
+		.offset = INCOMPATIBLE, .length = 8,
+		.after_effect = *(bool *)world->arg,
+	};
+
+	file_sim_hold(world->disk, &hold);
+	request_start(world, 0, &create);
+	file_sim_await(&hold, 1);
+	request_start(world, 1, &read);
+	pause_world();
+	file_sim_release(world->disk, &hold);
+	ck_assert_int_eq(request_wait(&read), -EIO);
+	free(read.data);
+	ck_assert_int_eq(request_wait(&create), -EIO);
+}
+
+START_TEST(the_dirty_bit_beside_the_corrupt_bit)
+{
+	bool after_effect = _i % 2;
+	struct world world;
+	uint64_t at;
+
+	world_prepare(&world, &(struct world_options){
+		.seed = _i, .disk_bytes = DISK_BYTES,
+	}, prepare);
+	world.arg = &after_effect;
+	at = world_l2_entry(&world, FAR);
+	world_poke64(&world, at, world_peek64(&world, at) + SECTOR_BYTES);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, find_corruption_beside);
+	ck_assert_int_eq(world_close(&world), -EIO);
+	ck_assert_uint_eq(world_peek64(&world, INCOMPATIBLE),
+	    HEADER_DIRTY | HEADER_CORRUPT);
+	world_free(&world);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -336,6 +391,8 @@ main(void)
 	    RACE_SEEDS);
 	tcase_add_loop_test(tests, a_table_copied_before_applying_fails, 0,
 	    RACE_SEEDS);
+	tcase_add_loop_test(tests, the_dirty_bit_beside_the_corrupt_bit, 0,
+	    2 * RACE_SEEDS);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);
 }
