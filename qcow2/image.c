@@ -71,12 +71,26 @@ image_read_layer(struct image *image, struct reader *reader, uint64_t guest,
 	return 0;
 }
 
+static bool
+is_inside(uint64_t disk_bytes, uint64_t guest, uint64_t length)
+{
+	return guest <= disk_bytes && length <= disk_bytes - guest;
+}
+
 bool
 image_has(const struct image *image, uint64_t guest, uint64_t length)
 {
-	uint64_t usable_bytes = image->usable_bytes;
+	bool is_operation = image->gate.operation.holder == co_self();
 
-	return guest <= usable_bytes && length <= usable_bytes - guest;
+	return is_inside(is_operation || !image->writable ?
+	    image->usable_bytes : image->size_bytes, guest, length);
+}
+
+bool
+image_shows(const struct image *image, uint64_t guest, uint64_t length)
+{
+	return is_inside(image->size_bytes, guest, length) &&
+	    is_inside(image->usable_bytes, guest, length);
 }
 
 int
@@ -87,7 +101,7 @@ image_read(struct image *image, uint64_t guest, void *data, size_t length,
 		.data = data, .guest = guest, .holes = holes,
 	};
 
-	if (!image_has(image, guest, length))
+	if (!image_shows(image, guest, length))
 		return -EINVAL;
 	return image->ops->read(image, &reader, guest, length);
 }
@@ -118,7 +132,7 @@ static int
 may_change(const struct image *image, uint64_t guest, uint64_t length)
 {
 	assert(image->writable);
-	if (!image_has(image, guest, length))
+	if (!image_shows(image, guest, length))
 		return -EINVAL;
 	return file_is_cut(image->file) ? -EIO : 0;
 }

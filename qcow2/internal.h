@@ -90,9 +90,11 @@ struct image {
 	bool encrypted;
 	struct aes *aes;		/* if encrypted, and data is wanted */
 	unsigned loops;
-	/* Both are changed behind a closed gate. */
-	_Atomic uint64_t size_bytes;
-	_Atomic uint64_t usable_bytes;	/* requests are inside of these */
+	_Atomic uint64_t size_bytes;	/* changed behind a closed gate */
+	/* What there is behind it for the state of a machine, or for an
+	 * operation that makes the disk longer; of a raw image that becomes
+	 * shorter, what is left. */
+	_Atomic uint64_t usable_bytes;
 
 	/* qcow2 only; settled by the opening, too. */
 	struct header header;
@@ -178,10 +180,14 @@ co_fn int image_read_layer(struct image *image, struct reader *reader,
 void reader_zeros(struct reader *reader, uint64_t guest, uint64_t length);
 
 /*
- * Whether the range lies inside the disk as it is now.  For a qcow2 image it
- * is asked behind the gate, and stays true until the epoch is left.
+ * Whether the range lies inside the disk as it is now.  In the monitor, behind
+ * the gate, and true until the epoch is left.  Who holds gate.operation is
+ * asking for himself, and has the usable bytes behind the end, too.
  */
 bool image_has(const struct image *image, uint64_t guest, uint64_t length);
+
+/* The same for whoever comes from outside, at any moment: a first look. */
+bool image_shows(const struct image *image, uint64_t guest, uint64_t length);
 
 /* Where the byte at guest belongs. */
 static inline char *

@@ -142,7 +142,7 @@ image_status(struct image *image, uint64_t guest, uint64_t length,
 	unsigned count = 0;
 
 	assert(max > 0 && length > 0);
-	if (!image_has(image, guest, length))
+	if (!image_shows(image, guest, length))
 		return -EINVAL;
 	while (count < max && length > 0) {
 		struct image_extent *extent = &extents[count];

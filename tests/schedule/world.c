@@ -9,6 +9,7 @@
 #include <zlib.h>
 #include "qcow2/create.h"
 #include "qcow2/entry.h"
+#include "qcow2/image_resize.h"
 #include "qcow2/image_snapshot.h"
 #include "runtime/file_record.h"
 #include "runtime/log.h"
@@ -355,6 +356,18 @@ ask_status(struct request *request)
 	    request->length, extents, 16, &count);
 }
 
+co_fn static int
+resize(struct request *request)
+{
+	struct image_resize how = {
+		.size_bytes = request->guest, .shrink = true,
+		.preallocation = (enum create_preallocation)request->value,
+	};
+	struct error error;
+
+	return image_resize(request->world->image, &how, &error);
+}
+
 #define SNAPSHOT_NAME_BYTES 24
 
 static void
@@ -422,6 +435,9 @@ carry_out(struct request *request)
 		break;
 	case ACTION_STATUS:
 		request->err = ask_status(request);
+		break;
+	case ACTION_RESIZE:
+		request->err = resize(request);
 		break;
 	default:
 		request->err = change_snapshots(request);

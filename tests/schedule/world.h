@@ -118,6 +118,8 @@ enum action {
 	ACTION_DISCARD,
 	ACTION_FLUSH,
 	ACTION_STATUS,
+	/* To guest bytes, longer or shorter; value: preallocation. */
+	ACTION_RESIZE,
 	/* Of the snapshot with the number guest. */
 	ACTION_SNAPSHOT_CREATE,
 	ACTION_SNAPSHOT_DELETE,
@@ -180,6 +182,8 @@ co_fn void world_do(struct world *world, enum action action, uint64_t guest,
 #define world_expect(world, guest, length, value) \
 	world_do(world, ACTION_READ, guest, length, value, 0)
 
+#define world_resize(world, bytes, preallocation) \
+	world_do(world, ACTION_RESIZE, bytes, 0, preallocation, 0)
 #define world_snapshot(world, action, number) \
 	world_do(world, ACTION_SNAPSHOT_ ## action, number, 0, 0, 0)
 
