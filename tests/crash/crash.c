@@ -34,8 +34,11 @@
  *	W4	overwrite after a snapshot	overwrite, sequences, bursts
  *	W5	writes, discards and zeros at once	collide, bursts, churn
  *	W6	write zeroes, unmap		zero
- *	W7	growing tables			grow, fill (the L1 table only
- *						grows with the disk)
+ *	W7	growing tables			grow, fill; the L1 table: resize
+ *	W8	resizing		resize, resize-full, resize-snapshots,
+ *						resize-tight,
+ *						resize-sequences,
+ *						resize-bursts
  *	W9	snapshots			snapshots, snapshots-full,
  *						snapshot-sequences,
  *						snapshot-bursts
@@ -51,7 +54,7 @@
  *	W19	commit				chains.c; also rebase, flatten
  *	all short sequences			sequences, bursts
  *
- * Not yet: W8 resizing, W13 extended L2 entries.
+ * Not yet: W13 extended L2 entries.
  *
  * Guards against: a missing or misplaced fdatasync of the barrier (O1 to O5),
  * reuse of clusters before their loss is stable (R4), zero fill skipped where

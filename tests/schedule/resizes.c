@@ -5,7 +5,8 @@
  * Guards against: requests that get behind the end of a disk while it becomes
  * longer, whose data is then covered with zeros; what was cut off and comes
  * back; a write that is in flight where the disk is being cut, and lands in
- * somebody else's cluster; a resize that a snapshot's moment meets half way.
+ * somebody else's cluster; zeros that cover what was written behind an end that
+ * is none any more; a resize that a snapshot's moment meets half way.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -189,6 +190,63 @@ START_TEST(a_read_where_the_disk_is_cut)
 }
 END_TEST
 
+/* ---- a last cluster that is not the last any more ---- */
+
+/* Of a longer disk, which ends within a cluster; it has five tables. */
+#define ODD_BYTES (LONG + HALF)
+
+co_fn static void
+prepare_tables(struct world *world)
+{
+	for (uint64_t guest = 0; guest < ODD_BYTES; guest += FAR)
+		world_write(world, guest, CLUSTER, 0x11);
+}
+
+/*
+ * Zeros go table by table, and take all of the cluster that the disk ends in,
+ * when they come to it.  By then it is longer, and there is something.
+ */
+co_fn static void
+zero_beside_growth(struct world *world)
+{
+	struct request zero = request_of(ACTION_ZERO, 0, ODD_BYTES, 0, 0);
+	struct request grow = resize_to(LONG + CLUSTER, CREATE_OFF);
+	struct pause second, fourth;
+
+	zero.action = *(enum action *)world->arg;
+	pause_begin(&second, world, PAUSE_TABLE_LOAD, FAR, 0);
+	pause_begin(&fourth, world, PAUSE_TABLE_LOAD, 3 * FAR, 0);
+	request_start(world, 1, &zero);
+	pause_await(&second);
+	request_start(world, 0, &grow);
+	pause_world();
+	ck_assert(!grow.done);
+	pause_end(&second);
+	pause_await(&fourth);
+	request_finish(&grow);
+	world_write(world, ODD_BYTES, HALF, 0x22);
+	pause_end(&fourth);
+	request_finish(&zero);
+	world_expect(world, 0, ODD_BYTES, 0);
+	world_expect(world, ODD_BYTES, HALF, 0x22);
+}
+
+START_TEST(zeros_to_the_end_while_it_grows)
+{
+	enum action action = _i % 2 ? ACTION_ZERO : ACTION_DISCARD;
+	struct world_options options = {
+		.seed = (uint64_t)_i / 2, .disk_bytes = ODD_BYTES,
+	};
+	struct world world;
+
+	world_prepare(&world, &options, prepare_tables);
+	world.arg = &action;
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, zero_beside_growth);
+	world_finish(&world);
+}
+END_TEST
+
 /* ---- beside snapshots ---- */
 
 /* The one that comes second waits for the other; each has its length. */
@@ -242,6 +300,8 @@ main(void)
 	    RACE_SEEDS);
 	tcase_add_loop_test(tests, a_read_where_the_disk_is_cut, 0,
 	    RACE_SEEDS);
+	tcase_add_loop_test(tests, zeros_to_the_end_while_it_grows, 0,
+	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, a_snapshot_while_the_disk_grows, 0,
 	    RACE_SEEDS);
 	suite_add_tcase(suite, tests);
