@@ -461,8 +461,12 @@ show_to_qemu()
 				complain "$state" "qemu-img check" "$text"
 			fi
 			[ $((number++ % one_in)) -le 1 ] || continue
+			# The disk may be shorter.
+			bytes=$((16#$(od -An -tx1 -j24 -N8 "$state" |
+			    tr -d " \n")))
+			[ $bytes -le 65536 ] || bytes=65536
 			text=$(qemu-io -r --object "$secret" \
-			    -c "read -q 0 64k" \
+			    -c "read -q 0 $bytes" \
 			    --image-opts "$options" 2>&1) ||
 			    complain "$state" qemu-io "$text"
 			if [ $((number % 2)) -eq 0 ]; then

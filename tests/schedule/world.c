@@ -550,6 +550,18 @@ world_has_snapshot(struct world *world, unsigned number)
 	return !err;
 }
 
+uint64_t
+world_snapshot_bytes(struct world *world, unsigned number)
+{
+	struct image *image;
+	uint64_t bytes;
+
+	ck_assert_int_eq(open_snapshot(world, number, &image), 0);
+	bytes = image_size_bytes(image);
+	image_close(image);
+	return bytes;
+}
+
 void
 world_read_snapshot(struct world *world, unsigned number, uint64_t guest,
     void *data, size_t length)

@@ -190,6 +190,9 @@ co_fn void world_do(struct world *world, enum action action, uint64_t guest,
 /* Whether the disk, as it is in the file, has the snapshot. */
 co_fn bool world_has_snapshot(struct world *world, unsigned number);
 
+/* How long its disk is. */
+co_fn uint64_t world_snapshot_bytes(struct world *world, unsigned number);
+
 /* Reads of it, as it is in the file; and the same as world_expect(). */
 co_fn void world_read_snapshot(struct world *world, unsigned number,
     uint64_t guest, void *data, size_t length);
