@@ -28,6 +28,7 @@
 #include "qcow2/guard.h"
 #include "qcow2/header.h"
 #include "qcow2/image.h"
+#include "qcow2/image_progress.h"
 #include "qcow2/metadata.h"
 #include "qcow2/moves.h"
 #include "qcow2/pack.h"
@@ -242,6 +243,13 @@ co_fn int qcow2_write_claimed(struct image *image, uint64_t guest,
 
 /* -ENOTSUP, and says why, if it has internal snapshots. */
 int image_refuse_snapshots(const struct image *image, struct error *error);
+
+/*
+ * Reports to progress, unless it is NULL, and whether it says to stop.  In the
+ * monitor, which it leaves meanwhile.
+ */
+co_fn bool progress_stops(struct image *image,
+    const struct image_progress *progress, uint64_t done, uint64_t total);
 
 struct l2_run;
 /* l2_pin(), l2_run(), l2_unpin(), in the monitor. */

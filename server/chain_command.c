@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 #include "server/commands.h"
-#include "server/stop.h"
 
 struct image_options
 chain_image_options(const struct chain_options *options,
@@ -32,23 +31,6 @@ chain_run(const struct command *command, const struct chain_options *options,
 	if (!exit_code && *errp)
 		exit_code = error_print(error);
 	return exit_code;
-}
-
-static bool
-report(void *arg, uint64_t done, uint64_t total)
-{
-	struct progress *progress = arg;
-
-	progress_set(progress, done, total);
-	return stop_is_wanted();
-}
-
-struct image_progress
-chain_progress(struct progress *progress, const char *what)
-{
-	progress_begin(progress, what);
-	stop_begin();
-	return (struct image_progress){report, progress};
 }
 
 int

@@ -2,14 +2,11 @@
 /* qnbd convert: copies a disk into a new image, or into one that is there. */
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include "runtime/file.h"
 #include "server/commands.h"
 #include "server/copy.h"
@@ -29,7 +26,7 @@ struct convert_arguments {
 	bool compress;
 	bool existing;
 	bool force;
-	int64_t progress_fd;		/* -1: not said */
+	int64_t progress_fd;		/* 0: not said */
 	int64_t threads;		/* 0: not said */
 	struct option_texts options;
 };
@@ -59,9 +56,7 @@ static const struct option_spec convert_specs[] = {
 	{ "target-key-file", 0, OPTION_TEXTS, "FILE",
 	  "the key of DST, if it is encrypted, repeatable",
 	  FIELD(target_keys.files) },
-	{ "progress", 0, OPTION_NUMBER, "FD",
-	  "write \"DONE TOTAL\" lines, in bytes, to this descriptor",
-	  FIELD(progress_fd), .min = 0, .max = INT_MAX },
+	PROGRESS_OPTION(struct convert_arguments, progress_fd),
 	{ "threads", 0, OPTION_NUMBER, "N",
 	  "processors to use; default: all", FIELD(threads),
 	  .min = 1, .max = COMMAND_LOOPS_MAX },
@@ -80,32 +75,11 @@ struct convert_call {
 	char *backing_dir;		/* of BASE */
 	struct image *source;
 	struct progress progress;
-	unsigned percent;		/* that was told to progress_fd */
 	struct error error;
 	int err;
 };
 
-/* ---- progress ---- */
-
-/* Nobody may listen any more; the copy goes on. */
-static void
-tell_descriptor(struct convert_call *call, uint64_t done, uint64_t total)
-{
-	unsigned percent = (unsigned)((double)done / (double)total * 100);
-	char line[64];
-	int length;
-	ssize_t put;
-
-	/* Who stops us may have left off reading. */
-	if (call->arguments->progress_fd < 0 || percent == call->percent ||
-	    stop_is_wanted())
-		return;
-	call->percent = percent;
-	length = snprintf(line, sizeof(line), "%" PRIu64 " %" PRIu64 "\n",
-	    done, total);
-	put = write((int)call->arguments->progress_fd, line, (size_t)length);
-	(void)put;
-}
+/* ---- copying ---- */
 
 static void
 show_progress(void *arg, uint64_t done, uint64_t total)
@@ -113,10 +87,7 @@ show_progress(void *arg, uint64_t done, uint64_t total)
 	struct convert_call *call = arg;
 
 	progress_set(&call->progress, done, total);
-	tell_descriptor(call, done, total);
 }
-
-/* ---- copying ---- */
 
 /* Closes the target after work that ended with err. */
 co_fn static int
@@ -146,8 +117,7 @@ copy_to(struct convert_call *call, struct image *target, uint64_t size_bytes)
 	};
 	int err;
 
-	progress_begin(&call->progress, "copying");
-	call->percent = UINT_MAX;
+	progress_begin(&call->progress, "copying", arguments->progress_fd);
 	err = copy_run(&copy, call->loops, call->loops_count, &call->error);
 	progress_clear(&call->progress);
 	if (err == -EINTR)
@@ -394,8 +364,6 @@ run(struct convert_call *call)
 {
 	int exit_code;
 
-	/* Who wanted to know of the progress may be gone. */
-	signal(SIGPIPE, SIG_IGN);
 	if (call->arguments->existing)
 		stop_begin();
 	else
@@ -414,7 +382,7 @@ convert_run(const struct command *command, int argc, char **argv)
 	struct convert_arguments arguments = {
 		.source = SOURCE_ARGUMENTS_DEFAULT,
 		.output_format = IMAGE_QCOW2,
-		.backing_format = -1, .progress_fd = -1,
+		.backing_format = -1,
 	};
 	struct convert_call call = {
 		.arguments = &arguments, .options = create_options_default,

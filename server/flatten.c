@@ -32,7 +32,8 @@ flatten_main(void *arg)
 	call->err = image_open(call->path, &options, &image, &call->error);
 	if (call->err)
 		return;
-	progress = chain_progress(&call->progress, "copying");
+	progress = progress_stoppable(&call->progress, "copying",
+	    call->options.progress_fd);
 	call->err = image_flatten(image, &progress, &call->error);
 	call->err = chain_image_close(image, call->err, &call->error);
 	progress_clear(&call->progress);

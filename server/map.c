@@ -14,6 +14,7 @@
 #include "server/commands.h"
 #include "server/map.h"
 #include "server/picture.h"
+#include "server/progress.h"
 
 struct map_options {
 	bool json;
@@ -21,6 +22,7 @@ struct map_options {
 	int format;
 	int backing_format;
 	struct option_texts backing_dirs;
+	int64_t progress_fd;	/* 0: not said */
 };
 
 static const char *const format_names[] = {
@@ -43,6 +45,7 @@ static const struct option_spec map_specs[] = {
 	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
 	  "backing files may lie here, repeatable",
 	  FIELD(backing_dirs) },
+	PROGRESS_OPTION(struct map_options, progress_fd),
 	{ .name = NULL },
 };
 
@@ -55,6 +58,7 @@ struct map {
 	struct image_extent last;	/* none yet if its length is 0 */
 	bool any_printed;
 	bool on_terminal;
+	struct progress progress;
 	struct error error;
 	int err;
 };
@@ -161,7 +165,8 @@ add_extent(void *arg, uint64_t start, const struct image_extent *extent)
 
 co_fn int
 map_walk(struct image *image, void (*take)(void *arg, uint64_t guest,
-    const struct image_extent *extent), void *arg, struct error *error)
+    const struct image_extent *extent), void *arg, struct progress *progress,
+    struct error *error)
 {
 	uint64_t size_bytes = image_size_bytes(image);
 	uint64_t guest = 0;
@@ -169,7 +174,10 @@ map_walk(struct image *image, void (*take)(void *arg, uint64_t guest,
 	while (guest < size_bytes) {
 		struct image_extent extents[MAP_BATCH];
 		unsigned count;
-		int err = image_status(image, guest, size_bytes - guest,
+		int err;
+
+		progress_set(progress, guest, size_bytes);
+		err = image_status(image, guest, size_bytes - guest,
 		    extents, MAP_BATCH, &count);
 
 		if (err)
@@ -191,7 +199,9 @@ print_all(struct map *map)
 
 	if (map->options->json)
 		printf("[");
-	err = map_walk(map->image, add_extent, map, &map->error);
+	err = map_walk(map->image, add_extent, map, &map->progress,
+	    &map->error);
+	progress_clear(&map->progress);
 	if (err)
 		return err;
 	print_last(map);
@@ -241,7 +251,7 @@ map_main(void *arg)
 		return;
 	map->err = options->svg ?
 	    picture_draw(map->image, image_options.format, options->svg,
-	    &map->error) :
+	    &map->progress, &map->error) :
 	    print_all(map);
 	image_close(map->image);
 }
@@ -267,6 +277,11 @@ map_run(const struct command *command, int argc, char **argv)
 		return options_complain(command,
 		    "--json does not go with --svg");
 	map.path = argv[first];
+	progress_begin(&map.progress, options.svg ? "drawing" : "mapping",
+	    options.progress_fd);
+	/* The list itself shows how far it is. */
+	if (map.on_terminal && !options.svg)
+		map.progress.is_shown = false;
 	exit_code = command_run(map_main, &map);
 	if (exit_code)
 		return exit_code;

@@ -11,6 +11,7 @@
 #include "server/create_options.h"
 #include "server/info.h"
 #include "server/json_text.h"
+#include "server/progress.h"
 #include "server/size.h"
 #include "server/source.h"
 
@@ -24,6 +25,7 @@ struct measure_arguments {
 	int output_format;
 	int64_t size;			/* -1: not said */
 	struct option_texts options;
+	int64_t progress_fd;		/* 0: not said */
 };
 
 #define FIELD(name) .offset = offsetof(struct measure_arguments, name)
@@ -39,6 +41,7 @@ static const struct option_spec measure_specs[] = {
 	{ "size", 0, OPTION_SIZE, "SIZE",
 	  "of an empty disk, without a SRC", FIELD(size),
 	  .min = 0, .max = INT64_MAX },
+	PROGRESS_OPTION(struct measure_arguments, progress_fd),
 	SOURCE_OPTIONS(struct measure_arguments, source, "SRC"),
 	{ .name = NULL },
 };
@@ -53,6 +56,7 @@ struct measure_call {
 	uint64_t full_bytes;
 	bool has_bitmaps;		/* there may be any */
 	uint64_t bitmaps_bytes;		/* not in the other two */
+	struct progress progress;
 	struct error error;
 	int err;
 };
@@ -149,7 +153,10 @@ walk(struct measure_call *call, struct image *image)
 	while (guest < size_bytes) {
 		struct image_extent extents[EXTENTS_MAX];
 		unsigned count;
-		int err = image_status(image, guest, size_bytes - guest,
+		int err;
+
+		progress_set(&call->progress, guest, size_bytes);
+		err = image_status(image, guest, size_bytes - guest,
 		    extents, EXTENTS_MAX, &count);
 
 		if (err)
@@ -222,7 +229,9 @@ look_at_source(struct measure_call *call)
 	call->options.size_bytes = image_size_bytes(image);
 	if (arguments->source.format == IMAGE_QCOW2)
 		call->options.size_bytes &= ~511ull;
+	progress_begin(&call->progress, "measuring", arguments->progress_fd);
 	err = walk(call, image);
+	progress_clear(&call->progress);
 	for (unsigned i = 0; i <= IMAGE_CHAIN_MAX; i++)
 		file_close(call->files[i]);
 	image_close(image);

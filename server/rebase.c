@@ -173,7 +173,8 @@ rebase_safely(struct rebase_call *call)
 	err = image_open(call->path, &options, &image, &call->error);
 	if (err)
 		goto close_below;
-	progress = chain_progress(&call->progress, "rebasing");
+	progress = progress_stoppable(&call->progress, "rebasing",
+	    call->options.chain.progress_fd);
 	err = image_rebase(image, below, &call->backing, &progress,
 	    &call->error);
 	err = chain_image_close(image, err, &call->error);

@@ -8,6 +8,7 @@
 #include "qcow2/image_resize.h"
 #include "server/commands.h"
 #include "server/key.h"
+#include "server/progress.h"
 #include "server/size.h"
 
 struct resize_options {
@@ -18,6 +19,7 @@ struct resize_options {
 	int backing_format;
 	struct option_texts backing_dirs;
 	struct key_options keys;
+	int64_t progress_fd;	/* 0: not said */
 };
 
 static const char *const format_names[] = {
@@ -50,6 +52,7 @@ static const struct option_spec resize_specs[] = {
 	{ "refuse-bitmaps", 0, OPTION_FLAG, NULL,
 	  "rather than make persistent bitmaps invalid",
 	  FIELD(refuse_bitmaps) },
+	PROGRESS_OPTION(struct resize_options, progress_fd),
 	{ .name = NULL },
 };
 
@@ -60,6 +63,7 @@ struct resize_call {
 	char sign;		/* '+' or '-': by so much; else 0: to it */
 	int64_t bytes;
 	uint64_t size_bytes;	/* in the end */
+	struct progress progress;
 	struct error error;
 	int err;
 };
@@ -68,11 +72,13 @@ co_fn static int
 change_image(struct resize_call *call, struct image *image)
 {
 	uint64_t old_bytes = image_size_bytes(image);
+	struct image_progress progress;
 	struct image_resize how = {
 		.size_bytes = (uint64_t)call->bytes,
 		.shrink = call->options->shrink,
 		.preallocation =
 		    (enum create_preallocation)call->options->preallocation,
+		.progress = &progress,
 	};
 	int err;
 
@@ -83,7 +89,10 @@ change_image(struct resize_call *call, struct image *image)
 		    "%llu bytes", call->path, (unsigned long long)old_bytes);
 	else if (call->sign == '-')
 		how.size_bytes = old_bytes - (uint64_t)call->bytes;
+	progress = progress_stoppable(&call->progress, "resizing",
+	    call->options->progress_fd);
 	err = image_resize(image, &how, &call->error);
+	progress_clear(&call->progress);
 	call->size_bytes = image_size_bytes(image);
 	return err;
 }

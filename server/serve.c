@@ -188,7 +188,7 @@ open_export(struct serve *serve, unsigned index, struct error *error)
 	struct image *image;
 	int err;
 
-	progress_begin(&serve->progress, "repairing");
+	progress_begin(&serve->progress, "repairing", 0);
 	err = image_open(options->images[index], &image_options, &image,
 	    error);
 	progress_clear(&serve->progress);

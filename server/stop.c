@@ -13,15 +13,25 @@ note(int number)
 	wanted = 1;
 }
 
-void
-stop_begin(void)
+/* One that was ignored from the start, as under nohup, stays so. */
+static void
+catch(int number)
 {
 	struct sigaction action = {
 		.sa_handler = note, .sa_flags = (int)SA_RESETHAND,
 	};
+	struct sigaction old;
 
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	if (!sigaction(number, NULL, &old) && old.sa_handler != SIG_IGN)
+		sigaction(number, &action, NULL);
+}
+
+void
+stop_begin(void)
+{
+	catch(SIGINT);
+	catch(SIGTERM);
+	catch(SIGHUP);
 }
 
 bool

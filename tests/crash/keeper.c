@@ -190,11 +190,12 @@ ask(struct crew *crew, enum keeper_operation operation, const char *name,
 
 	switch (operation) {
 	case KEEPER_CREATE:
-		return image_snapshot_create(crew->image, name, &date, error);
+		return image_snapshot_create(crew->image, name, &date, NULL,
+		    error);
 	case KEEPER_DELETE:
-		return image_snapshot_delete(crew->image, name, error);
+		return image_snapshot_delete(crew->image, name, NULL, error);
 	default:
-		return image_snapshot_apply(crew->image, name, error);
+		return image_snapshot_apply(crew->image, name, NULL, error);
 	}
 }
 

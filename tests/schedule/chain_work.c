@@ -211,9 +211,9 @@ empty(struct world *world)
 
 	world_write(world, 0, FILLED, OLD_VALUE);
 	ck_assert_int_eq(image_snapshot_create(world->image, "kept", &date,
-	    &error), 0);
+	    NULL, &error), 0);
 	world_write(world, 1000, FILLED / 2, NEW_VALUE);
-	ck_assert_msg(!image_empty(world->image, &error), "%s",
+	ck_assert_msg(!image_empty(world->image, NULL, &error), "%s",
 	    error.message);
 	world_expect(world, 0, FILLED, 0);
 	world_write(world, 5000, 512, NEW_VALUE);
@@ -227,7 +227,8 @@ bring_back(struct world *world)
 
 	world_expect(world, 5000, 512, NEW_VALUE);
 	world_expect(world, 5512, FILLED - 5512, 0);
-	ck_assert_msg(!image_snapshot_apply(world->image, "kept", &error),
+	ck_assert_msg(!image_snapshot_apply(world->image, "kept", NULL,
+	    &error),
 	    "%s", error.message);
 	world_expect(world, 0, FILLED, OLD_VALUE);
 }
@@ -253,7 +254,7 @@ fill_and_empty(struct world *world)
 	struct error error;
 
 	world_write(world, 0, FILLED, OLD_VALUE);
-	ck_assert_int_eq(image_empty(world->image, &error), 0);
+	ck_assert_int_eq(image_empty(world->image, NULL, &error), 0);
 }
 
 co_fn static void

@@ -388,11 +388,11 @@ change_snapshots(struct request *request)
 	name_snapshot(request->guest, name);
 	switch (request->action) {
 	case ACTION_SNAPSHOT_CREATE:
-		return image_snapshot_create(image, name, &date, &error);
+		return image_snapshot_create(image, name, &date, NULL, &error);
 	case ACTION_SNAPSHOT_DELETE:
-		return image_snapshot_delete(image, name, &error);
+		return image_snapshot_delete(image, name, NULL, &error);
 	default:
-		return image_snapshot_apply(image, name, &error);
+		return image_snapshot_apply(image, name, NULL, &error);
 	}
 }
 
