@@ -29,7 +29,8 @@ struct image_resize {
 };
 
 /*
- * Shorter by nothing, it gives back what an earlier one has left behind its end.
+ * Shorter by nothing, it gives back what an earlier one has left behind its
+ * end.
  *
  * -EINVAL: it would become shorter, or need what there is not; -EFBIG: too
  * long for its clusters; -ENOTSUP: its snapshots do not say how long their

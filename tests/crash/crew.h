@@ -89,7 +89,8 @@ struct crew {
 	struct oracle *oracle;
 	struct file *disk;	/* the test's own handle */
 	struct image *image;	/* NULL: closed */
-	uint64_t size_bytes;	/* the most of the disk, known once it was open */
+	/* The most that the disk ever has, known once it was open. */
+	uint64_t size_bytes;
 	uint64_t cluster_bytes;
 	unsigned image_version;
 	uint64_t values;	/* written so far; each write has its own */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How long the disk of a run is; and how long it may be when it is opened again,
- * as a resize that failed leaves its old length or its new one.
+ * How long the disk of a run is; and how long it may be when it is opened
+ * again, as a resize that failed leaves its old length or its new one.
  */
 #ifndef TESTS_FAULT_LENGTH_H
 #define TESTS_FAULT_LENGTH_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random schedules of snapshots and lengths: a keeper makes, deletes and applies
- * snapshots, and a resizer makes the disk longer and shorter, beside a crew of
- * clients, on two simulated loops.
+ * Random schedules of snapshots and lengths: a keeper makes, deletes and
+ * applies snapshots, and a resizer makes the disk longer and shorter, beside a
+ * crew of clients, on two simulated loops.
  *
  *	snapshot_schedules [OPTIONS] IMAGE FIRST-SEED COUNT
  *
@@ -18,8 +18,9 @@
  * After each: no read saw a byte that its sector must not have, of the disk or
  * of any snapshot; those that were made and not deleted are there, and no
  * others; the disk is what was applied last, and what was written since, as
- * long as it was made last, and what is behind that is refused; nothing waits for ever; the file is clean.  A failure prints its seed; run it
- * alone with COUNT 1.
+ * long as it was made last, and what is behind that is refused; nothing waits
+ * for ever; the file is clean.  A failure prints its seed; run it alone with
+ * COUNT 1.
  *
  * Guards against: writes that a snapshot's moment meets half way (R14), tables
  * that are changed though they are shared, references that are counted twice
