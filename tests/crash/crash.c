@@ -36,7 +36,7 @@
  *	W6	write zeroes, unmap		zero
  *	W7	growing tables			grow, fill; the L1 table: resize
  *	W8	resizing		resize, resize-full, resize-snapshots,
- *						resize-tight,
+ *						resize-tight, resize-close,
  *						resize-sequences,
  *						resize-bursts
  *	W9	snapshots			snapshots, snapshots-full,

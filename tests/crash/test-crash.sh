@@ -389,6 +389,7 @@ try_all()
 	try 2 resize-full compressed-full-512 encrypted-full-512
 	try 4 resize-snapshots 512-16 4k-16 lazy-4k
 	try 3 resize-tight 512-16 4k-16
+	try 4 resize-close 512-16 4k-16 lazy-4k
 	sample_one_in=1000
 	try_resizes resize-sequences alone-places-512 places-4k \
 	    over-raw-places-4k

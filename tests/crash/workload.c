@@ -191,6 +191,13 @@ static const struct workload workloads[] = {
 		.operations = 3, .creates = 3, .deletes = 2, .applies = 2,
 		.resizes = 3, .growth = 3,
 	}},
+	/* Closed as soon as all that has returned. */
+	{.name = "resize-close", .options = {
+		.loops = 2, .clients = 2, .requests = 4, .closes = true,
+		.writes = 5, .zeros = 2, .trims = 3, .flushes = 1,
+		.length_max = 8192, .places = 2, .place_bytes = 8192,
+		.resizes = 3, .growth = 3,
+	}},
 	/* Where it is full, and then has room again. */
 	{.name = "resize-tight", .options = {
 		.loops = 2, .clients = 2, .requests = 8,
