@@ -13,25 +13,20 @@ note(int number)
 	wanted = 1;
 }
 
-/* One that was ignored from the start, as under nohup, stays so. */
-static void
-catch(int number)
+void
+stop_begin(void)
 {
 	struct sigaction action = {
 		.sa_handler = note, .sa_flags = (int)SA_RESETHAND,
 	};
-	struct sigaction old;
+	struct sigaction hangup;
 
-	if (!sigaction(number, NULL, &old) && old.sa_handler != SIG_IGN)
-		sigaction(number, &action, NULL);
-}
-
-void
-stop_begin(void)
-{
-	catch(SIGINT);
-	catch(SIGTERM);
-	catch(SIGHUP);
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	/* Under nohup it stays ignored. */
+	if (!sigaction(SIGHUP, NULL, &hangup) &&
+	    hangup.sa_handler != SIG_IGN)
+		sigaction(SIGHUP, &action, NULL);
 }
 
 bool
