@@ -19,13 +19,16 @@ image_empty(struct image *image, struct error *error)
 {
 	int err;
 
-	assert(image->writable && image->format == IMAGE_QCOW2);
+	assert(image->format == IMAGE_QCOW2);
 	monitor_enter(&image->monitor);
 	co_mutex_lock(&image->gate.operation);
-	gate_close(image);
-	err = tree_drop_from(image, 0);
-	image->cuts_file = true;
-	gate_open(image);
+	err = gate_refuses(image);
+	if (!err) {
+		gate_close(image);
+		err = tree_drop_from(image, 0);
+		image->cuts_file = true;
+		gate_open(image);
+	}
 	co_mutex_unlock(&image->monitor, &image->gate.operation);
 	monitor_leave(&image->monitor);
 	if (err)
