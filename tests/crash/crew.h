@@ -70,6 +70,8 @@ struct crew_options {
 	/* Of the keeper, who works beside the clients; and their weights. */
 	unsigned operations;
 	unsigned creates, deletes, applies;
+	/* So often the image is opened anew, in place, beside the clients. */
+	unsigned reopenings;
 	/* What is opened is what this snapshot has, for reading alone. */
 	const char *snapshot;
 };
