@@ -462,7 +462,10 @@ qcow2_finish(struct image *image)
 	return err;
 }
 
-/* The refcounts of what is returned of the reserve are not stable as such. */
+/*
+ * The reserve may have been returned; what comes next begins where it did, and
+ * is not stable as that was.
+ */
 static void
 qcow2_resume(struct image *image)
 {
@@ -472,8 +475,6 @@ qcow2_resume(struct image *image)
 		allocator->reserve_next = 0;
 		allocator->reserve_end = 0;
 	}
-	if (allocator->reserve_stable_end > allocator->reserve_end)
-		allocator->reserve_stable_end = allocator->reserve_end;
 	image->closing = false;
 }
 

@@ -253,17 +253,22 @@ close_image(void *arg)
 		crew_fail(crew, "close: %s", strerror(-err));
 }
 
+/* Half of them are refused, for too many keys, when all is stable. */
 co_fn static int
 reopen_now(struct crew *crew)
 {
+	const struct image_key keys[] = {test_key, test_key};
 	struct image_options how = {
 		.format = IMAGE_QCOW2, .writable = true,
 		.loops = crew->options.loops,
 		.discard = crew->options.discard,
+		.keys = keys, .keys_count = sim_below(crew->sim, 2) ? 2 : 0,
 	};
 	struct error error;
 	int err = image_reopen(crew->image, &how, &error);
 
+	if (how.keys_count > 0 && err == -EINVAL)
+		return 0;
 	if (is_failure(crew, err))
 		crew_fail(crew, "reopen: %s", error.message);
 	return err;

@@ -305,11 +305,14 @@ try_to_write(struct world *world)
 	return image_write(world->image, LATER_AT, data, sizeof(data), 0);
 }
 
+/* Operations work, too. */
 co_fn static void
 write_more(struct world *world)
 {
 	world_write(world, LATER_AT, 4 * CLUSTER, LATER);
 	world_expect(world, LATER_AT, 4 * CLUSTER, LATER);
+	world_snapshot(world, CREATE, 1);
+	world_snapshot(world, DELETE, 1);
 	world_flush(world);
 }
 
