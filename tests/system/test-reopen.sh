@@ -104,9 +104,9 @@ exec 6>hold
 sleep 0.3
 expect 'error *locked by qemu-io*' reopen w
 expect 5 read 0 1048576
-locked -c 'write 0 512' plain.qcow2
 exec 6>&-
 wait "$reader"
+locked -c 'write 0 512' plain.qcow2
 expect ok reopen w
 expect ok invalidate
 locked -r -c 'read 0 512' plain.qcow2
