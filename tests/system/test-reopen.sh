@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 #
 # Guards images that are opened anew, in place, while other programs use them:
-# against old data after qemu-io or qemu-img wrote there, locks that let a writer
-# in or keep a reader out, a chain that is not the one the header names, and
-# against a file that is left unclean, or clean for ours only.
+# against old data after qemu-io or qemu-img wrote there, locks that let a
+# writer in or keep a reader out, a chain that is not the one the header names,
+# and against a file that is left unclean, or clean for ours only.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
 requires qemu-img qemu-io
 
