@@ -206,6 +206,23 @@ image_begin_writing(struct image *image, struct error *error)
 	return err;
 }
 
+/* All files are open; the image is gone after a failure. */
+co_fn static int
+end_opening(struct image *image, const struct image_options *options,
+    struct image **imagep, struct error *error)
+{
+	int err;
+
+	err = encrypted_take_keys(image, options, error);
+	if (!err)
+		err = image_begin_writing(image, error);
+	if (err)
+		image_close(image);
+	else
+		*imagep = image;
+	return err;
+}
+
 int
 image_open(const char *path, const struct image_options *options,
     struct image **imagep, struct error *error)
@@ -234,13 +251,8 @@ image_open(const char *path, const struct image_options *options,
 	if (!options->no_backing)
 		err = image_open_below(image, options, error);
 	if (!err)
-		err = encrypted_take_keys(image, options, error);
-	if (!err)
-		err = image_begin_writing(image, error);
-	if (err)
-		image_close(image);
-	else
-		*imagep = image;
+		return end_opening(image, options, imagep, error);
+	image_close(image);
 	return err;
 }
 
@@ -252,14 +264,5 @@ image_open_file(struct file *file, const struct image_options *options,
 	int err = open_layer(file, file->name, options->format,
 	    options->writable, options, &image, error);
 
-	if (err)
-		return err;
-	err = encrypted_take_keys(image, options, error);
-	if (!err)
-		err = image_begin_writing(image, error);
-	if (err)
-		image_close(image);
-	else
-		*imagep = image;
-	return err;
+	return err ? err : end_opening(image, options, imagep, error);
 }

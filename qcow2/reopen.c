@@ -378,6 +378,16 @@ open_anew(struct reopening *reopening, bool drops)
 	return err;
 }
 
+/* For requests, and for operations. */
+co_fn static void
+open_door(struct image *image)
+{
+	door_open(&image->door);
+	monitor_enter(&image->monitor);
+	co_mutex_unlock(&image->monitor, &image->gate.operation);
+	monitor_leave(&image->monitor);
+}
+
 int
 image_reopen(struct image *image, const struct image_options *options,
     struct error *error)
@@ -394,10 +404,7 @@ image_reopen(struct image *image, const struct image_options *options,
 	door_close(&image->door);
 	door_wait_empty(&image->door);
 	err = open_anew(&reopening, false);
-	door_open(&image->door);
-	monitor_enter(&image->monitor);
-	co_mutex_unlock(&image->monitor, &image->gate.operation);
-	monitor_leave(&image->monitor);
+	open_door(image);
 	return err;
 }
 
@@ -440,9 +447,6 @@ image_invalidate(struct image *image, const struct image_options *options,
 		    "requests are under way", image->path);
 	reopening.options.writable = image->writable;
 	err = open_anew(&reopening, true);
-	door_open(&image->door);
-	monitor_enter(&image->monitor);
-	co_mutex_unlock(&image->monitor, &image->gate.operation);
-	monitor_leave(&image->monitor);
+	open_door(image);
 	return err;
 }
