@@ -20,13 +20,16 @@ image_empty(struct image *image, const struct image_progress *progress,
 {
 	int err;
 
-	assert(image->writable && image->format == IMAGE_QCOW2);
+	assert(image->format == IMAGE_QCOW2);
 	monitor_enter(&image->monitor);
 	co_mutex_lock(&image->gate.operation);
-	gate_close(image);
-	err = tree_drop_from(image, 0, progress);
-	image->cuts_file = true;
-	gate_open(image);
+	err = gate_refuses(image);
+	if (!err) {
+		gate_close(image);
+		err = tree_drop_from(image, 0, progress);
+		image->cuts_file = true;
+		gate_open(image);
+	}
 	co_mutex_unlock(&image->monitor, &image->gate.operation);
 	monitor_leave(&image->monitor);
 	if (err == -ECANCELED)

@@ -317,7 +317,9 @@ operate_alone(struct image *image, const struct operation *operation)
 
 	monitor_enter(&image->monitor);
 	co_mutex_lock(&image->gate.operation);
-	err = image->closing ? -EIO : barrier_flush(image);
+	err = gate_refuses(image);
+	if (!err)
+		err = barrier_flush(image);
 	if (!err)
 		err = dirty_hold(image);
 	if (!err) {
@@ -373,8 +375,6 @@ operate(struct image *image, const struct operation *operation,
 
 	if (image->format != IMAGE_QCOW2)
 		err = -ENOTSUP;
-	else if (!image->writable)
-		err = -EROFS;
 	else if (!*operation->name ||
 	    strlen(operation->name) > SNAPSHOT_NAME_BYTES_MAX)
 		err = -EINVAL;

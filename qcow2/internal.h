@@ -5,7 +5,7 @@
  * Everything in struct image below "guarded" is touched only in its monitor.
  * A request waits in this order and never backwards:
  *
- *	gate -> claim -> pin -> allocation -> barrier
+ *	door -> gate -> claim -> pin -> allocation -> barrier
  *
  * (a claim of sectors comes after one of clusters, and nothing after that).
  *
@@ -22,6 +22,7 @@
 #include "qcow2/barrier.h"
 #include "qcow2/claim.h"
 #include "qcow2/dirty.h"
+#include "qcow2/door.h"
 #include "qcow2/entry.h"
 #include "qcow2/epoch.h"
 #include "qcow2/gate.h"
@@ -72,18 +73,38 @@ struct image_ops {
 	int (*discard)(struct image *image, uint64_t guest, uint64_t length,
 	    unsigned flags);
 	int (*flush)(struct image *image);
-	/* Frees what the format added; file and names are image.c's. */
-	int (*close)(struct image *image);
+	/*
+	 * The end of writing: makes all of it stable and lets nothing go on,
+	 * also on failure.  After resume() there may be requests again.
+	 */
+	int (*finish)(struct image *image);
+	void (*resume)(struct image *image);
+	/* Frees what the format added; file and names are image_open.c's. */
+	void (*close)(struct image *image);
 };
 
 struct image {
-	/* Settled by the opening. */
-	const struct image_ops *ops;
+	/* The same as long as it is open, but for what reopening changes. */
+	struct door door;
+	struct monitor monitor;
+	struct gate gate;
 	enum image_format format;
+	char *path;
+	uint32_t cluster_bytes;
+	atomic_bool writable;		/* changed behind the closed door */
+	_Atomic uint64_t size_bytes;	/* behind a closed gate, or door */
+	/* What there is behind it for the state of a machine, or for an
+	 * operation that makes the disk longer; of a raw image that becomes
+	 * shorter, what is left. */
+	_Atomic uint64_t usable_bytes;
+
+	/*
+	 * From here on all is exchanged when it is opened anew (reopen.c).
+	 * Settled by the opening.
+	 */
+	const struct image_ops *ops;
 	struct file *file;
 	struct image *backing;		/* or NULL */
-	char *path;
-	bool writable;
 	bool force_share;
 	enum image_discard discard;
 	enum image_detect_zeroes detect_zeroes;
@@ -91,22 +112,15 @@ struct image {
 	bool encrypted;
 	struct aes *aes;		/* if encrypted, and data is wanted */
 	unsigned loops;
-	_Atomic uint64_t size_bytes;	/* changed behind a closed gate */
-	/* What there is behind it for the state of a machine, or for an
-	 * operation that makes the disk longer; of a raw image that becomes
-	 * shorter, what is left. */
-	_Atomic uint64_t usable_bytes;
 
 	/* qcow2 only; settled by the opening, too. */
 	struct header header;
 	struct snapshot_table snapshots;
 	unsigned cluster_bits;
-	uint32_t cluster_bytes;
 	unsigned l2_bits;		/* log2 of the entries of an L2 table */
 	uint64_t vm_state_bytes;	/* of the snapshot that it is */
 	uint64_t table_faults;		/* bad entries found at the opening */
-
-	struct monitor monitor;
+	bool repaired;		/* or it was tried: the file has changed */
 
 	/* qcow2 only, guarded. */
 	struct entry_limits limits;
@@ -116,7 +130,6 @@ struct image {
 	uint64_t refcount_table_entries;
 	struct metadata metadata;	/* which clusters are tables */
 	struct slice_cache slices;
-	struct gate gate;
 	struct dirty dirty;
 	struct claim_list claims;
 	struct claim_list sector_claims[CLAIM_PART_LISTS]; /* if encrypted */

@@ -166,13 +166,16 @@ raw_discard(struct image *image, uint64_t guest, uint64_t length,
 	return err;
 }
 
-co_fn static int
+static void
+raw_resume(struct image *image)
+{
+	(void)image;
+}
+
+static void
 raw_close(struct image *image)
 {
-	int err = image->writable ? raw_flush(image) : 0;
-
-	monitor_destroy(&image->monitor);
-	return err;
+	(void)image;
 }
 
 const struct image_ops raw_ops = {
@@ -183,6 +186,8 @@ const struct image_ops raw_ops = {
 	.zero = raw_zero,
 	.discard = raw_discard,
 	.flush = raw_flush,
+	.finish = raw_flush,
+	.resume = raw_resume,
 	.close = raw_close,
 };
 
@@ -199,7 +204,6 @@ raw_open(struct image *image, const struct image_options *options,
 		return error_set(error, (int)size,
 		    "cannot find the size of %s: %s", image->path,
 		    strerror((int)-size));
-	monitor_init(&image->monitor);
 	image->ops = &raw_ops;
 	image->size_bytes = (uint64_t)size;
 	image->usable_bytes = (uint64_t)size;

@@ -155,7 +155,9 @@ resize_alone(struct image *image, const struct image_resize *how)
 
 	monitor_enter(&image->monitor);
 	co_mutex_lock(&image->gate.operation);
-	err = image->closing ? -EIO : barrier_flush(image);
+	err = gate_refuses(image);
+	if (!err)
+		err = barrier_flush(image);
 	if (!err && size_bytes < image->size_bytes && !how->shrink)
 		err = -EINVAL;
 	if (!err && size_bytes != image->size_bytes &&
@@ -240,6 +242,25 @@ resize_raw(struct image *image, const struct image_resize *how)
 	return how->shrink ? shrink_raw(image, how->size_bytes) : -EINVAL;
 }
 
+co_fn static int
+resize_raw_alone(struct image *image, const struct image_resize *how)
+{
+	int err;
+
+	if (!image->file->is_regular)
+		return -ENOTSUP;
+	monitor_enter(&image->monitor);
+	co_mutex_lock(&image->gate.operation);
+	err = gate_refuses(image);
+	monitor_leave(&image->monitor);
+	if (!err)
+		err = resize_raw(image, how);
+	monitor_enter(&image->monitor);
+	co_mutex_unlock(&image->monitor, &image->gate.operation);
+	monitor_leave(&image->monitor);
+	return err;
+}
+
 /* ---- for everybody ---- */
 
 static int
@@ -272,12 +293,10 @@ image_resize(struct image *image, const struct image_resize *how,
 {
 	int err;
 
-	assert(image->writable);
 	if (how->size_bytes > INT64_MAX - 511)
 		err = -EFBIG;
 	else if (image->format == IMAGE_RAW)
-		err = image->file->is_regular ? resize_raw(image, how) :
-		    -ENOTSUP;
+		err = resize_raw_alone(image, how);
 	else
 		err = resize_alone(image, how);
 	if (err == -ENOTSUP && image->format == IMAGE_RAW)

@@ -91,9 +91,15 @@ image_vmstate_read(struct image *image, uint64_t offset, void *data,
     size_t length)
 {
 	struct reader reader = {.data = data};
+	atomic_uint *ticket = door_enter(&image->door);
+	int err = -EINVAL;
 
-	assert(!image->writable && offset <= image->vm_state_bytes &&
-	    length <= image->vm_state_bytes - offset);
+	if (!ticket)
+		return -EIO;
 	reader.guest = state_offset(image, image->size_bytes) + offset;
-	return qcow2_read(image, &reader, reader.guest, length);
+	if (offset <= image->vm_state_bytes &&
+	    length <= image->vm_state_bytes - offset)
+		err = qcow2_read(image, &reader, reader.guest, length);
+	door_leave(ticket);
+	return err;
 }

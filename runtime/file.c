@@ -239,6 +239,19 @@ file_splice(struct file *file, int pipe_fd, uint64_t offset, size_t length)
 	return moved;
 }
 
+int
+file_open_again(struct file *file, unsigned flags, struct file **filep)
+{
+	return file->ops->open_again(file, flags, filep);
+}
+
+void
+file_forget(struct file *file)
+{
+	if (file->ops->forget)
+		file->ops->forget(file);
+}
+
 void
 file_close(struct file *file)
 {

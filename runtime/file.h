@@ -60,6 +60,9 @@ struct file_ops {
 	bool (*is_cached)(struct file *file, uint64_t offset, size_t length);
 	int64_t (*splice)(struct file *file, int pipe_fd, uint64_t offset,
 	    size_t length);
+	int (*open_again)(struct file *file, unsigned flags,
+	    struct file **filep);
+	void (*forget)(struct file *file);	/* NULL: it caches nothing */
 	void (*close)(struct file *file);
 };
 
@@ -88,6 +91,19 @@ int file_open(int directory_fd, const char *path, unsigned flags,
 /* The same for a descriptor, which the file owns from then on. */
 int file_open_fd(int fd, const char *name, unsigned flags,
     struct file **filep);
+
+/*
+ * Another handle of the same file, whatever its name leads to by now, with
+ * locks of its own; flags are FILE_WRITE or 0.  Blocks, does not suspend.
+ */
+int file_open_again(struct file *file, unsigned flags, struct file **filep);
+
+/*
+ * Lets the system forget what it has cached of the file, so that it is read
+ * from where it lies, if others write to it there; only what is not on disk yet
+ * stays.  (After a sync that failed this is what was to be written, too.)
+ */
+co_fn void file_forget(struct file *file);
 
 /* Frees; whatever is not synced is not made so.  NULL is fine. */
 void file_close(struct file *file);
@@ -168,5 +184,18 @@ enum file_lock {
  * longer).  Blocks; os files only (others always succeed).
  */
 int file_lock(struct file *file, enum file_lock lock, unsigned patience_ms);
+
+/*
+ * Goes from a lock that is held to another and holds what both have all the
+ * while.  -EAGAIN, at once: another process has one that conflicts, and from is
+ * held as before.
+ */
+int file_relock(struct file *file, enum file_lock from, enum file_lock to);
+
+/*
+ * For a second handle of a file, the other handle of which has such a lock, or
+ * a stronger one: takes it without looking at what others hold.
+ */
+int file_lock_again(struct file *file, enum file_lock lock);
 
 #endif

@@ -35,6 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "runtime/file.h"
+#include "runtime/file_os.h"
 #include "runtime/loop.h"
 #include "runtime/monitor.h"
 #include "runtime/worker.h"
@@ -50,6 +51,8 @@ struct os_file {
 	struct writer *writer;	/* once it has; see os_pwritev() */
 	pthread_mutex_t writer_lock;
 };
+
+static const struct file_ops os_ops;
 
 static struct os_file *
 os_file_of(struct file *file)
@@ -274,7 +277,7 @@ os_truncate(struct file *file, uint64_t size)
 	return truncation.result;
 }
 
-/* ---- size, holes, closing ---- */
+/* ---- size, holes ---- */
 
 static int64_t
 os_size(struct file *file)
@@ -380,29 +383,6 @@ os_splice(struct file *file, int pipe_fd, uint64_t offset, size_t length)
 	return moved < 0 ? -errno : moved;
 }
 
-static void
-os_close(struct file *file)
-{
-	writer_stop(os_file_of(file)->writer);
-	pthread_mutex_destroy(&os_file_of(file)->writer_lock);
-	close(os_file_of(file)->fd);
-	free(file->name);
-	free(os_file_of(file));
-}
-
-static const struct file_ops os_ops = {
-	.preadv = os_preadv,
-	.pwritev = os_pwritev,
-	.fdatasync = os_fdatasync,
-	.fallocate = os_fallocate,
-	.truncate = os_truncate,
-	.size = os_size,
-	.seek = os_seek,
-	.is_cached = os_is_cached,
-	.splice = os_splice,
-	.close = os_close,
-};
-
 /* ---- opening ---- */
 
 static bool
@@ -459,9 +439,9 @@ close_fd:
 }
 
 /* O_NONBLOCK keeps a FIFO from hanging us; regular files ignore it. */
-int
-file_open(int directory_fd, const char *path, unsigned flags,
-    uint64_t resolve, struct file **filep)
+static int
+open_path(int directory_fd, const char *path, const char *name,
+    unsigned flags, uint64_t resolve, struct file **filep)
 {
 	struct open_how how = {
 		.flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOATIME |
@@ -490,88 +470,67 @@ file_open(int directory_fd, const char *path, unsigned flags,
 		close((int)fd);
 		return err;
 	}
-	return file_open_fd((int)fd, path, flags, filep);
-}
-
-/* ---- locks, on the bytes that QEMU 7.2 uses ---- */
-
-/* Bits of a lock: byte 100 + bit is held, byte 200 + bit is not shared. */
-#define PERMISSION_READ	(1u << 0)
-#define PERMISSION_WRITE		(1u << 1)
-#define PERMISSION_RESIZE		(1u << 3)
-#define LOCK_HELD_BASE		100
-#define LOCK_UNSHARED_BASE	200
-
-static int
-lock_byte(int fd, int command, short type, off_t byte)
-{
-	struct flock lock = {
-		.l_type = type, .l_whence = SEEK_SET,
-		.l_start = byte, .l_len = 1,
-	};
-
-	if (fcntl(fd, command, &lock))
-		return errno == EACCES ? -EAGAIN : -errno;
-	if (command == F_OFD_GETLK && lock.l_type != F_UNLCK)
-		return -EAGAIN;
-	return 0;
-}
-
-static int
-lock_bytes(int fd, int command, short type, unsigned bits, off_t base)
-{
-	for (unsigned bit = 0; bit < 4; bit++) {
-		int err;
-
-		if (!(bits & (1u << bit)))
-			continue;
-		err = lock_byte(fd, command, type, base + bit);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-/* First announce, then look: of two that come at once, both see the other. */
-static int
-lock_once(int fd, unsigned held, unsigned unshared)
-{
-	int err;
-
-	err = lock_bytes(fd, F_OFD_SETLK, F_RDLCK, held, LOCK_HELD_BASE);
-	if (err)
-		return err;
-	err = lock_bytes(fd, F_OFD_SETLK, F_RDLCK, unshared,
-	    LOCK_UNSHARED_BASE);
-	if (err)
-		return err;
-	err = lock_bytes(fd, F_OFD_GETLK, F_WRLCK, held, LOCK_UNSHARED_BASE);
-	if (err)
-		return err;
-	return lock_bytes(fd, F_OFD_GETLK, F_WRLCK, unshared, LOCK_HELD_BASE);
+	return file_open_fd((int)fd, name, flags, filep);
 }
 
 int
-file_lock(struct file *file, enum file_lock lock, unsigned patience_ms)
+file_open(int directory_fd, const char *path, unsigned flags,
+    uint64_t resolve, struct file **filep)
 {
-	unsigned held = PERMISSION_READ;
-	unsigned unshared = PERMISSION_WRITE | PERMISSION_RESIZE;
-	struct timespec pause = {.tv_nsec = 20000000};
-	int err;
+	return open_path(directory_fd, path, path, flags, resolve, filep);
+}
 
-	if (file->ops != &os_ops || lock == FILE_LOCK_SHARED)
-		return 0;
-	if (lock == FILE_LOCK_WRITE)
-		held |= PERMISSION_WRITE | PERMISSION_RESIZE;
-	for (unsigned waited_ms = 0;; waited_ms += 20) {
-		struct flock none = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+/* ---- opening again, closing ---- */
 
-		err = lock_once(os_file_of(file)->fd, held, unshared);
-		if (!err)
-			return 0;
-		fcntl(os_file_of(file)->fd, F_OFD_SETLK, &none);
-		if (err != -EAGAIN || waited_ms >= patience_ms)
-			return err;
-		nanosleep(&pause, NULL);
-	}
+static int
+os_open_again(struct file *file, unsigned flags, struct file **filep)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d",
+	    os_file_of(file)->fd);
+	return open_path(AT_FDCWD, path, file->name, flags, 0, filep);
+}
+
+static void
+forget_job(void *arg)
+{
+	posix_fadvise(*(const int *)arg, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+co_fn static void
+os_forget(struct file *file)
+{
+	worker_run(forget_job, &os_file_of(file)->fd);
+}
+
+static void
+os_close(struct file *file)
+{
+	writer_stop(os_file_of(file)->writer);
+	pthread_mutex_destroy(&os_file_of(file)->writer_lock);
+	close(os_file_of(file)->fd);
+	free(file->name);
+	free(os_file_of(file));
+}
+
+static const struct file_ops os_ops = {
+	.preadv = os_preadv,
+	.pwritev = os_pwritev,
+	.fdatasync = os_fdatasync,
+	.fallocate = os_fallocate,
+	.truncate = os_truncate,
+	.size = os_size,
+	.seek = os_seek,
+	.is_cached = os_is_cached,
+	.splice = os_splice,
+	.open_again = os_open_again,
+	.forget = os_forget,
+	.close = os_close,
+};
+
+int
+file_os_fd(struct file *file)
+{
+	return file->ops == &os_ops ? os_file_of(file)->fd : -1;
 }

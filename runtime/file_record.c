@@ -159,6 +159,17 @@ record_seek(struct file *file, uint64_t offset, bool data)
 	return inner->ops->seek(inner, offset, data);
 }
 
+static int
+record_open_again(struct file *file, unsigned flags, struct file **filep)
+{
+	struct record_file *record = record_file_of(file);
+	struct file *inner;
+	int err = file_open_again(record->inner, flags, &inner);
+
+	return err ? err : file_record_open(record->log, record->source,
+	    inner, record->with_reads, filep);
+}
+
 static void
 record_close(struct file *file)
 {
@@ -177,6 +188,7 @@ static const struct file_ops record_ops = {
 	.truncate = record_truncate,
 	.size = record_size,
 	.seek = record_seek,
+	.open_again = record_open_again,
 	.close = record_close,
 };
 

@@ -288,6 +288,16 @@ sim_close_file(struct file *file)
 	free(container_of(file, struct disk_handle, file));
 }
 
+static int
+sim_open_again(struct file *file, unsigned flags, struct file **filep)
+{
+	int err = file_sim_open(file, filep);
+
+	if (!err)
+		(*filep)->writable = flags & FILE_WRITE;
+	return err;
+}
+
 static const struct file_ops sim_ops = {
 	.preadv = sim_preadv,
 	.pwritev = sim_pwritev,
@@ -296,6 +306,7 @@ static const struct file_ops sim_ops = {
 	.truncate = sim_truncate,
 	.size = sim_size,
 	.seek = sim_seek,
+	.open_again = sim_open_again,
 	.close = sim_close_file,
 };
 

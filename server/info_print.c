@@ -242,12 +242,26 @@ print_bitmaps(const struct bitmap_directory *directory, FILE *out)
 	}
 }
 
+/* Where the first L2 table begins that the disk does not need. */
+static uint64_t
+vm_state_offset(const struct header *header)
+{
+	unsigned entry_bits = header->incompatible & HEADER_EXTENDED_L2 ? 4 :
+	    3;
+	uint64_t span = UINT64_C(1) << (2 * header->cluster_bits -
+	    entry_bits);
+
+	return header->size_bytes / span * span +
+	    (header->size_bytes % span ? span : 0);
+}
+
 static void
 print_qcow2(const struct info *info, FILE *out)
 {
 	const struct header *header = &info->header;
 
 	print_size(out, "cluster size", header_cluster_bytes(header));
+	print_size(out, "VM state at", vm_state_offset(header));
 	fprintf(out, "%-16s %u (compat %s)\n", "version", header->version,
 	    header->version == 2 ? "0.10" : "1.1");
 	fprintf(out, "%-16s %s\n", "compression", compression_name(header));

@@ -42,7 +42,8 @@
  *	W9	snapshots			snapshots, snapshots-full,
  *						snapshot-sequences,
  *						snapshot-bursts
- *	W10	clean shutdown			close; the end of all others
+ *	W10	clean shutdown			close; the end of all others;
+ *						reopen, reopen-full
  *	W11	compressed overwrite		overwrite, on compressed images
  *	W12	encryption			fill, churn, collide, overwrite,
  *						cover, on such images

@@ -9,9 +9,11 @@
 #include <string.h>
 #include "qcow2/bytes.h"
 #include "qcow2/check.h"
+#include "qcow2/image_reopen.h"
 #include "qcow2/internal.h"
 #include "runtime/file_record.h"
 #include "tests/crash/resizer.h"
+#include "runtime/loop.h"
 #include "tests/crash/sequence.h"
 #include "tests/key.h"
 
@@ -231,23 +233,61 @@ is_failure(const struct crew *crew, int err)
 	return err && !(err == -ENOSPC && crew->options.may_fill);
 }
 
-co_fn static void
-close_image(void *arg)
+/* What ends by making all stable is a flush in the record. */
+co_fn static int
+record_as_flush(struct crew *crew, int (*fn)(struct crew *crew))
 {
-	struct crew *crew = arg;
 	struct record flush = {
 		.kind = RECORD_REQUEST_FLUSH, .source = CREW_CLIENTS_MAX,
 	};
 	size_t index = record_begin(crew->log, &flush);
 	const struct record *entry = record_log_at(crew->log, index);
 	size_t in_oracle = oracle_begin(crew->oracle, entry);
+	int err = fn(crew);
+
+	record_end(crew->log, index, err);
+	oracle_end(crew->oracle, in_oracle, entry->completed, err);
+	return err;
+}
+
+co_fn static int
+close_now(struct crew *crew)
+{
 	int err = image_close(crew->image);
 
 	crew->image = NULL;
-	record_end(crew->log, index, err);
-	oracle_end(crew->oracle, in_oracle, entry->completed, err);
+	return err;
+}
+
+co_fn static void
+close_image(void *arg)
+{
+	struct crew *crew = arg;
+	int err = record_as_flush(crew, close_now);
+
 	if (is_failure(crew, err))
 		crew_fail(crew, "close: %s", strerror(-err));
+}
+
+/* Half of them are refused, for too many keys, when all is stable. */
+co_fn static int
+reopen_now(struct crew *crew)
+{
+	const struct image_key keys[] = {test_key, test_key};
+	struct image_options how = {
+		.format = IMAGE_QCOW2, .writable = true,
+		.loops = crew->options.loops,
+		.discard = crew->options.discard,
+		.keys = keys, .keys_count = sim_below(crew->sim, 2) ? 2 : 0,
+	};
+	struct error error;
+	int err = image_reopen(crew->image, &how, &error);
+
+	if (how.keys_count > 0 && err == -EINVAL)
+		return 0;
+	if (is_failure(crew, err))
+		crew_fail(crew, "reopen: %s", error.message);
+	return err;
 }
 
 void
@@ -546,6 +586,21 @@ resizer_main(void *arg)
 	leave(crew);
 }
 
+/* Between two, some requests. */
+#define REOPEN_PAUSE_NS 2000000
+
+co_fn static void
+reopener_main(void *arg)
+{
+	struct crew *crew = arg;
+
+	for (unsigned i = 0; i < crew->options.reopenings; i++) {
+		loop_sleep(sim_below(crew->sim, REOPEN_PAUSE_NS));
+		record_as_flush(crew, reopen_now);
+	}
+	leave(crew);
+}
+
 static void
 client_start(struct client *client, void (*fn)(void *arg))
 {
@@ -582,7 +637,7 @@ crew_work(struct crew *crew)
 {
 	const struct crew_options *options = &crew->options;
 	struct client clients[CREW_CLIENTS_MAX];
-	struct co_start keeper, resizer;
+	struct co_start keeper, resizer, reopener;
 
 	if (!crew->image)
 		return;
@@ -599,6 +654,10 @@ crew_work(struct crew *crew)
 	if (options->resizes > 0) {
 		crew->clients_left++;
 		sim_start(crew->sim, 0, &resizer, resizer_main, crew);
+	}
+	if (options->reopenings > 0) {
+		crew->clients_left++;
+		sim_start(crew->sim, 0, &reopener, reopener_main, crew);
 	}
 	run(crew, "working");
 	clients_free(clients, options->clients);

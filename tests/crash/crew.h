@@ -75,6 +75,8 @@ struct crew_options {
 	 * the disk may become, 0 being 1. */
 	unsigned resizes;
 	unsigned growth;
+	/* So often the image is opened anew, in place, beside the clients. */
+	unsigned reopenings;
 	/* What is opened is what this snapshot has, for reading alone. */
 	const char *snapshot;
 };

@@ -356,6 +356,9 @@ try_all()
 	try 2 fill device-512 device-4k device-64k
 	try 3 churn device-512 device-4k device-64k
 	try 3 full short-512 short-4k short-64k
+	try 4 reopen 512-16 4k-1 lazy-4k encrypted-4k old-4k
+	try 2 reopen 64k-16 over-raw-4k device-4k bitmaps-4k
+	try 2 reopen-full full-512 compressed-full-4k
 	try 12 served 512-16 4k-16
 	try 12 leave 512-16 4k-16
 	try 6 full 4k-16

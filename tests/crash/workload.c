@@ -207,6 +207,19 @@ static const struct workload workloads[] = {
 		.places = 3, .place_bytes = 16384,
 		.resizes = 6, .growth = 3,
 	}},
+	/* Opened anew again and again, in place. */
+	{.name = "reopen", .options = {
+		.loops = 2, .clients = 3, .requests = 10, .reopenings = 3,
+		.writes = 6, .zeros = 1, .trims = 2, .flushes = 1,
+		.fua_one_in = 8, .length_max = 8192,
+		.places = 2, .place_bytes = 8192,
+	}},
+	{.name = "reopen-full", .options = {
+		.loops = 2, .clients = 3, .requests = 10, .reopenings = 3,
+		.writes = 6, .zeros = 1, .trims = 2, .flushes = 1,
+		.fua_one_in = 8, .length_max = 8192,
+		.places = 2, .place_bytes = 8192, .content = CREW_FILLED,
+	}},
 	/* Through the server: what counts are its replies. */
 	{.name = "served", .options = {
 		.loops = 2, .clients = 3, .requests = 10,
