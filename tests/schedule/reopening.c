@@ -126,7 +126,8 @@ see_what_another_wrote(struct world *world)
 	world_expect(world, 0, 10 * CLUSTER, OLD);
 	world_expect(world, 100 * CLUSTER, CLUSTER, 0);
 	other = open_other(world);
-	ck_assert_int_eq(image_snapshot_create(other, "s", &date, &error), 0);
+	ck_assert_int_eq(image_snapshot_create(other, "s", &date, NULL,
+	    &error), 0);
 	write_there(other, 0, 5 * CLUSTER, NEW);
 	write_there(other, 100 * CLUSTER, CLUSTER, NEW);
 	ck_assert_int_eq(image_discard(other, 9 * CLUSTER, CLUSTER, 0), 0);
