@@ -179,12 +179,18 @@ extend_file(struct image *image, uint64_t end_cluster)
 {
 	static const char zeros[512];
 	uint64_t end = end_cluster << image->cluster_bits;
+	int64_t file_end = file_size(image->file);
 	int err;
 
-	if (!image->file->is_regular || file_size(image->file) >= (int64_t)end)
+	if (!image->file->is_regular || file_end >= (int64_t)end)
 		return 0;
-	err = file_pwrite(image->file, zeros, sizeof(zeros),
-	    end - sizeof(zeros), 0);
+	if (file_end < 0)
+		return (int)file_end;
+	err = file_make_room(image->file, (uint64_t)file_end,
+	    end - (uint64_t)file_end);
+	if (err == -EOPNOTSUPP)
+		err = file_pwrite(image->file, zeros, sizeof(zeros),
+		    end - sizeof(zeros), 0);
 	atomic_store(&image->unsynced, true);
 	return err;
 }

@@ -244,6 +244,8 @@ image_open(const char *path, const struct image_options *options,
 			    "qnbd serve -r %s", path);
 		return err;
 	}
+	if (options->draft)
+		file_make_draft(file);
 	err = open_layer(file, path, options->format, options->writable,
 	    options, &image, error);
 	if (err)

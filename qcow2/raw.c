@@ -12,6 +12,9 @@
 
 #define RAW_CLUSTER_BYTES 65536
 
+/* Writes that are worth a system call more for their room. */
+#define ROOM_BYTES_MIN (64 * 1024)
+
 /* Where the file cannot punch or zero a range, zeros are written like this. */
 #define ZEROS_BYTES 65536
 static const char zeros[ZEROS_BYTES];
@@ -110,6 +113,9 @@ raw_write(struct image *image, uint64_t guest, const void *data,
 		return -EIO;
 	if (flags & IMAGE_FUA)
 		return write_stable(image, guest, data, length);
+	/* If there is none, the write will find out. */
+	if (length >= ROOM_BYTES_MIN)
+		(void)file_make_room(image->file, guest, length);
 	return file_pwrite(image->file, data, length, guest, 0);
 }
 

@@ -74,6 +74,8 @@ struct file {
 	bool is_regular;	/* else a block device */
 	bool writable;
 	bool can_splice;	/* file_splice() may work */
+	bool is_draft;		/* see file_make_draft() */
+	bool wants_room;	/* see file_make_room() */
 	uint32_t request_alignment; /* of offset, length, memory; 1: none */
 	/* See file_expect_size(). */
 	_Atomic uint64_t end_bytes;
@@ -109,6 +111,14 @@ co_fn void file_forget(struct file *file);
 void file_close(struct file *file);
 
 /*
+ * Says right after the opening that the file is a draft: a new file that is
+ * worth nothing before it is complete, and that nobody else waits for.  So
+ * nothing of it is made stable on the way, file_fdatasync() and FILE_DSYNC or
+ * not, and writes keep the calling thread, which saves waking another one.
+ */
+void file_make_draft(struct file *file);
+
+/*
  * From here on a regular file is expected to be as long as now, or as what is
  * written to it: only file_truncate() makes it shorter.  If somebody else does,
  * reading what is gone is -EIO, not zeros, and the file is cut from then on.
@@ -134,13 +144,20 @@ co_fn int file_pwritev(struct file *file, struct iovec *iov,
 co_fn int file_pwrite(struct file *file, const void *data, size_t length,
     uint64_t offset, unsigned flags);
 
-/* Makes stable every write that completed before this call. */
+/* Makes stable every write that completed before this call; not of a draft. */
 co_fn int file_fdatasync(struct file *file);
 
 /* -EOPNOTSUPP where the file system cannot: callers must have another way. */
 co_fn int file_fallocate(struct file *file, enum file_fallocate mode,
     uint64_t offset, uint64_t length);
 co_fn int file_truncate(struct file *file, uint64_t size);
+
+/*
+ * Takes the room of a draft that is to be written to soon, where that makes the
+ * writes cheaper, by a third on ext4; -EOPNOTSUPP elsewhere, having done
+ * nothing.  The file may grow.
+ */
+co_fn int file_make_room(struct file *file, uint64_t offset, uint64_t length);
 
 /* The length now.  Does not suspend; may be called outside coroutines. */
 int64_t file_size(struct file *file);

@@ -5,11 +5,11 @@
  * Reads that the page cache can answer are done at once, by one preadv2 with
  * RWF_NOWAIT and without a suspension; that costs the same as through the ring
  * and saves a turn.  So are all reads and writes of memory file systems, which
- * know no RWF_NOWAIT but never wait for a disk.  So are writes where the file
- * system knows RWF_NOWAIT for them; where it does not (ext4), they go to the
- * file's writer thread.  Everything else is an operation of the calling
- * coroutine's loop.  A monitor the caller is in is
- * left during all of them.
+ * know no RWF_NOWAIT but never wait for a disk, and what is written to a draft,
+ * even if it waits.  So are writes where the file system knows RWF_NOWAIT for
+ * them; where it does not (ext4), they go to the file's writer thread.
+ * Everything else is an operation of the calling coroutine's loop.  A monitor
+ * the caller is in is left during all of them.
  *
  * Pages are spliced only where no disk has to be waited for.
  *
@@ -124,6 +124,13 @@ read_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
 	return got;
 }
 
+/* Whether a write is done at once, even if it has to wait for the disk. */
+static bool
+may_block(const struct os_file *os)
+{
+	return os->in_memory || os->file.is_draft;
+}
+
 /* -EAGAIN where the write might have to wait. */
 co_fn static int64_t
 write_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
@@ -138,13 +145,13 @@ write_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
 		monitor_unlock(monitor);
 	put = pwritev2(os->fd, iov, (int)iov_count, (off_t)offset,
 	    (flags & FILE_DSYNC ? RWF_DSYNC : 0) |
-	    (os->in_memory ? 0 : RWF_NOWAIT));
+	    (may_block(os) ? 0 : RWF_NOWAIT));
 	if (put < 0)
 		put = -errno;
 	if (monitor)
 		monitor_lock(monitor);
 	unclip(&clipped);
-	if (put == -EOPNOTSUPP && !os->in_memory) {
+	if (put == -EOPNOTSUPP && !may_block(os)) {
 		atomic_store(&os->writes_nowait, false);
 		return -EAGAIN;
 	}
@@ -197,7 +204,7 @@ os_pwritev(struct file *file, struct iovec *iov, unsigned iov_count,
 	};
 	struct writer *writer;
 
-	if (os->in_memory)
+	if (may_block(os))
 		return write_now(os, iov, iov_count, offset, flags);
 	/* A stable write waits for the disk: kernel workers do several. */
 	if (flags & FILE_DSYNC)
@@ -247,7 +254,10 @@ os_fallocate(struct file *file, enum file_fallocate mode, uint64_t offset,
 		.offset = offset, .length = length,
 	};
 
-	return (int)loop_wait(&op);
+	if (!file->is_draft)
+		return (int)loop_wait(&op);
+	return fallocate(op.fd, (int)op.flags, (off_t)offset,
+	    (off_t)length) ? -errno : 0;
 }
 
 struct truncation {
@@ -385,13 +395,16 @@ os_splice(struct file *file, int pipe_fd, uint64_t offset, size_t length)
 
 /* ---- opening ---- */
 
-static bool
-is_in_memory(int fd)
+static void
+find_file_system(struct os_file *os)
 {
 	struct statfs fs;
 
-	return !fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC ||
-	    fs.f_type == RAMFS_MAGIC);
+	if (!os->file.is_regular || fstatfs(os->fd, &fs))
+		return;
+	os->in_memory = fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+	/* It looks for the room of a write block by block, file locked. */
+	os->file.wants_room = fs.f_type == EXT4_SUPER_MAGIC;
 }
 
 int
@@ -423,7 +436,7 @@ file_open_fd(int fd, const char *name, unsigned flags, struct file **filep)
 	os->file.writable = flags & FILE_WRITE;
 	os->file.request_alignment = 1;
 	os->fd = fd;
-	os->in_memory = os->file.is_regular && is_in_memory(fd);
+	find_file_system(os);
 	os->file.can_splice = os->file.is_regular &&
 	    sysconf(_SC_PAGESIZE) == PAGE_BYTES;
 	atomic_init(&os->reads_nowait, true);

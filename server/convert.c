@@ -16,6 +16,10 @@
 #include "server/progress.h"
 #include "server/source.h"
 #include "server/stop.h"
+#include "server/write_back.h"
+
+/* How often the kernel is told to write on, in bytes of the disk. */
+#define WRITE_BACK_BYTES (16u * 1024 * 1024)
 
 struct convert_arguments {
 	struct source_arguments source;
@@ -26,6 +30,7 @@ struct convert_arguments {
 	bool compress;
 	bool existing;
 	bool force;
+	bool sync;
 	int64_t progress_fd;		/* 0: not said */
 	int64_t threads;		/* 0: not said */
 	struct option_texts options;
@@ -51,6 +56,8 @@ static const struct option_spec convert_specs[] = {
 	  FIELD(existing) },
 	{ "force", 0, OPTION_FLAG, NULL,
 	  "replace DST if it is there", FIELD(force) },
+	{ "sync", 0, OPTION_FLAG, NULL,
+	  "end when all of DST is on the disk", FIELD(sync) },
 	SOURCE_OPTIONS(struct convert_arguments, source, "SRC"),
 	KEY_OPTIONS(struct convert_arguments, source.keys),
 	{ "target-key-file", 0, OPTION_TEXTS, "FILE",
@@ -75,11 +82,24 @@ struct convert_call {
 	char *backing_dir;		/* of BASE */
 	struct image *source;
 	struct progress progress;
+	struct write_back write_back;	/* of a new file */
+	uint64_t written_back;		/* how much was done then */
 	struct error error;
 	int err;
 };
 
 /* ---- copying ---- */
+
+/* How far the file was written, or not far behind that. */
+static uint64_t
+written_bytes(const struct convert_call *call, uint64_t done)
+{
+	struct stat st;
+
+	if (call->arguments->output_format == IMAGE_RAW)
+		return done;
+	return fstat(call->write_back.fd, &st) ? 0 : (uint64_t)st.st_size;
+}
 
 static void
 show_progress(void *arg, uint64_t done, uint64_t total)
@@ -87,6 +107,11 @@ show_progress(void *arg, uint64_t done, uint64_t total)
 	struct convert_call *call = arg;
 
 	progress_set(&call->progress, done, total);
+	if (call->write_back.fd < 0 ||
+	    done - call->written_back < WRITE_BACK_BYTES)
+		return;
+	call->written_back = done;
+	write_back_advance(&call->write_back, written_bytes(call, done));
 }
 
 /* Closes the target after work that ended with err. */
@@ -184,7 +209,7 @@ fill_new(struct convert_call *call)
 	struct option_texts dirs;
 	struct image_options options = {
 		.format = (enum image_format)call->arguments->output_format,
-		.writable = true,
+		.writable = true, .draft = true,
 		.keys = call->target_keys.list,
 		.keys_count = call->target_keys.count,
 		.loops = call->loops_count,
@@ -199,11 +224,16 @@ fill_new(struct convert_call *call)
 	options.backing_dirs_count = dirs.count;
 	if (!err)
 		err = image_open(path, &options, &target, &call->error);
-	free(path);
 	if (err)
-		return err;
+		goto free_path;
+	if (call->arguments->sync || call->new_file.replaced)
+		write_back_open(&call->write_back, path);
 	err = copy_to(call, target, image_size_bytes(target));
-	return close_target(call, target, err);
+	write_back_close(&call->write_back);
+	err = close_target(call, target, err);
+free_path:
+	free(path);
+	return err;
 }
 
 co_fn static int
@@ -221,7 +251,8 @@ convert_to_new(struct convert_call *call)
 	if (!err)
 		err = fill_new(call);
 	if (!err)
-		err = new_file_keep(&call->new_file, &call->error);
+		err = new_file_keep(&call->new_file, call->arguments->sync,
+		    &call->error);
 	if (err)
 		new_file_remove();
 	new_file_free(&call->new_file);
@@ -386,6 +417,7 @@ convert_run(const struct command *command, int argc, char **argv)
 	};
 	struct convert_call call = {
 		.arguments = &arguments, .options = create_options_default,
+		.write_back.fd = -1,
 	};
 	int first, exit_code;
 
