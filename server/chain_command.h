@@ -12,6 +12,7 @@
 #include "server/key.h"
 #include "server/options.h"
 #include "server/progress.h"
+#include "server/source.h"
 
 /* At the start of the command's own struct. */
 struct chain_options {
@@ -21,9 +22,7 @@ struct chain_options {
 };
 
 #define CHAIN_OPTION_SPECS \
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR", \
-	  "backing files may lie here, repeatable", \
-	  .offset = offsetof(struct chain_options, backing_dirs) }, \
+	SOURCE_BACKING_DIR_OPTION(struct chain_options, backing_dirs), \
 	PROGRESS_OPTION(struct chain_options, progress_fd), \
 	KEY_OPTIONS(struct chain_options, keys)
 

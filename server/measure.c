@@ -190,9 +190,8 @@ co_fn static int
 look_at_source(struct measure_call *call)
 {
 	const struct measure_arguments *arguments = call->arguments;
-	const struct key_ring keys = {0};
 	struct image_options options = source_image_options(
-	    &arguments->source, &keys, 1);
+	    &arguments->source, NULL, 1);
 	int err;
 
 	options.no_data = true;

@@ -15,16 +15,13 @@
 #include "qcow2/header_update.h"
 #include "server/chain_command.h"
 #include "server/commands.h"
+#include "server/source.h"
 
 struct rebase_options {
 	struct chain_options chain;
 	const char *backing;	/* NULL: not said; "": none */
 	int format;		/* -1: not said */
 	bool unsafe;
-};
-
-static const char *const format_names[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
 };
 
 #define FIELD(name) .offset = offsetof(struct rebase_options, name)
@@ -34,7 +31,7 @@ static const struct option_spec rebase_specs[] = {
 	  "what FILE shall rest on; \"\" for nothing", FIELD(backing) },
 	{ "backing-format", 'F', OPTION_CHOICE, "qcow2|raw",
 	  "what BASE is; never guessed", FIELD(format),
-	  .choices = format_names },
+	  .choices = source_formats },
 	{ "unsafe", 'u', OPTION_FLAG, NULL,
 	  "change the header alone, whatever FILE then holds",
 	  FIELD(unsafe) },
@@ -246,7 +243,7 @@ take_arguments(const struct command *command, struct rebase_call *call,
 		return options_complain(command, "-b %s needs -F qcow2 or "
 		    "-F raw, which is not guessed", options->backing);
 	call->backing.name = options->backing;
-	call->backing.format = format_names[options->format];
+	call->backing.format = source_formats[options->format];
 	return 0;
 }
 
