@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the commands that change chains have in common: how backing files are
- * found, and how an image that was changed is closed.
+ * found, which keys they take, and how they run.
  */
 #ifndef SERVER_CHAIN_COMMAND_H
 #define SERVER_CHAIN_COMMAND_H
@@ -38,12 +38,5 @@ int chain_run(const struct command *command,
     const struct chain_options *options, struct key_ring *keys,
     void (*fn)(void *arg), void *arg, const int *errp,
     const struct error *error);
-
-/*
- * Closes an image after work that ended with err: which is returned, or what
- * went wrong in closing.
- */
-co_fn int chain_image_close(struct image *image, int err,
-    struct error *error);
 
 #endif

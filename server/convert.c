@@ -11,6 +11,7 @@
 #include "server/commands.h"
 #include "server/copy.h"
 #include "server/create_options.h"
+#include "server/finish.h"
 #include "server/new_backing.h"
 #include "server/new_file.h"
 #include "server/progress.h"
@@ -87,18 +88,6 @@ show_progress(void *arg, uint64_t done, uint64_t total)
 	struct convert_call *call = arg;
 
 	progress_set(&call->progress, done, total);
-}
-
-/* Closes the target after work that ended with err. */
-co_fn static int
-close_target(struct convert_call *call, struct image *target, int err)
-{
-	int close_err = image_close(target);
-
-	if (err || !close_err)
-		return err;
-	return error_set(&call->error, close_err, "cannot make all of %s "
-	    "stable: %s", call->target_path, strerror(-close_err));
 }
 
 co_fn static int
@@ -203,7 +192,7 @@ fill_new(struct convert_call *call)
 	if (err)
 		return err;
 	err = copy_to(call, target, image_size_bytes(target));
-	return close_target(call, target, err);
+	return finish_image(target, call->target_path, err, &call->error);
 }
 
 co_fn static int
@@ -257,7 +246,7 @@ convert_to_existing(struct convert_call *call)
 		    call->source_path);
 	else
 		err = copy_to(call, target, size_bytes);
-	return close_target(call, target, err);
+	return finish_image(target, call->target_path, err, &call->error);
 }
 
 /* ---- both ---- */

@@ -15,6 +15,7 @@
 #include "qcow2/header_update.h"
 #include "server/chain_command.h"
 #include "server/commands.h"
+#include "server/finish.h"
 #include "server/source.h"
 
 struct rebase_options {
@@ -174,7 +175,7 @@ rebase_safely(struct rebase_call *call)
 	    call->options.chain.progress_fd);
 	err = image_rebase(image, below, &call->backing, &progress,
 	    &call->error);
-	err = chain_image_close(image, err, &call->error);
+	err = finish_image(image, call->path, err, &call->error);
 	progress_clear(&call->progress);
 close_below:
 	if (below)
@@ -199,7 +200,7 @@ rebase_header(struct rebase_call *call)
 		return err;
 	err = image_set_backing(image, &call->backing,
 	    &call->error);
-	return chain_image_close(image, err, &call->error);
+	return finish_image(image, call->path, err, &call->error);
 }
 
 static co_fn void

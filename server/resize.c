@@ -7,6 +7,7 @@
 #include "qcow2/image.h"
 #include "qcow2/image_resize.h"
 #include "server/commands.h"
+#include "server/finish.h"
 #include "server/progress.h"
 #include "server/size.h"
 #include "server/source.h"
@@ -92,7 +93,6 @@ resize_main(void *arg)
 	struct image_options options = source_image_options(
 	    &call->options->source, &call->keys, 1);
 	struct image *image;
-	int close_err;
 
 	options.writable = true;
 	options.refuse_bitmaps = call->options->refuse_bitmaps;
@@ -100,10 +100,8 @@ resize_main(void *arg)
 	if (call->err)
 		return;
 	call->err = change_image(call, image);
-	close_err = image_close(image);
-	if (!call->err && close_err)
-		call->err = error_set(&call->error, close_err,
-		    "cannot close %s: %s", call->path, strerror(-close_err));
+	call->err = finish_image(image, call->path, call->err,
+	    &call->error);
 }
 
 static int
