@@ -439,7 +439,7 @@ alloc_give_back(struct image *image, uint64_t host, uint64_t clusters)
 		uint64_t left;
 
 		if (refcount_drop(image, cluster + i, &left))
-			image->dirty.leaks = true;
+			dirty_note_leak(image);
 		else if (left == 0)
 			alloc_add_free(image, cluster + i, 1);
 	}

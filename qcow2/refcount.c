@@ -177,21 +177,6 @@ log_unreferenced(const struct image *image, uint64_t cluster)
 	return -EIO;
 }
 
-/*
- * Takes back what was added to the clusters before the one that failed.  What
- * cannot be is repaired by the next who opens the image: a cluster that seems
- * shared for good keeps C flags from being right.
- */
-co_fn static void
-take_back(struct image *image, uint64_t cluster, uint64_t count)
-{
-	uint64_t left;
-
-	while (count > 0)
-		if (refcount_drop(image, cluster + --count, &left))
-			image->dirty.leaks = true;
-}
-
 /* One more for each of the clusters that lie in one slice, or for none. */
 co_fn static int
 add_in_slice(struct image *image, uint64_t cluster, uint64_t count)
@@ -229,6 +214,16 @@ add_in_slice(struct image *image, uint64_t cluster, uint64_t count)
 	return err;
 }
 
+void
+refcount_take_back(struct image *image, uint64_t cluster, uint64_t count)
+{
+	uint64_t left;
+
+	while (count > 0)
+		if (refcount_drop(image, cluster + --count, &left))
+			dirty_note_leak(image);
+}
+
 int
 refcount_add(struct image *image, uint64_t cluster, uint64_t count)
 {
@@ -240,7 +235,7 @@ refcount_add(struct image *image, uint64_t cluster, uint64_t count)
 		int err = add_in_slice(image, cluster + done, part);
 
 		if (err) {
-			take_back(image, cluster, done);
+			refcount_take_back(image, cluster, done);
 			return err;
 		}
 		done += part;

@@ -60,6 +60,13 @@ co_fn int refcount_drop(struct image *image, uint64_t cluster,
     uint64_t *valuep);
 
 /*
+ * Takes one reference off each of clusters that were just given it, and that
+ * nothing points to because of it.  dirty_note_leak() if it cannot be.
+ */
+co_fn void refcount_take_back(struct image *image, uint64_t cluster,
+    uint64_t count);
+
+/*
  * How many clusters from cluster on, at most max and inside one slice, have
  * just this reference left (last), or others (not last).  -EIO, -ENOMEM.
  */

@@ -64,14 +64,9 @@ co_fn static void
 take_back_runs(struct image *image, const struct tree_runs *runs,
     unsigned count)
 {
-	for (unsigned i = 0; i < count; i++) {
-		const struct tree_run *run = &runs->list[i];
-		uint64_t left;
-
-		for (uint64_t j = 0; j < run->count; j++)
-			if (refcount_drop(image, run->cluster + j, &left))
-				image->dirty.leaks = true;
-	}
+	for (unsigned i = 0; i < count; i++)
+		refcount_take_back(image, runs->list[i].cluster,
+		    runs->list[i].count);
 }
 
 co_fn static int
@@ -97,7 +92,7 @@ unshare_slice(struct image *image, uint64_t host)
 	struct tree_runs runs;
 
 	if (load_runs(image, host, &runs))
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
 	else
 		take_back_runs(image, &runs, runs.count);
 }
@@ -125,7 +120,6 @@ tree_share(struct image *image, uint64_t host)
 {
 	uint32_t bytes = image->slices.slice_bytes;
 	uint64_t end = host + image->cluster_bytes, shared = host, cleared;
-	uint64_t left;
 	int err = 0;
 
 	for (; shared < end && !err; shared += err ? 0 : bytes) {
@@ -141,8 +135,7 @@ tree_share(struct image *image, uint64_t host)
 	image->barrier.needs_order = true;
 	if (!err)
 		return 0;
-	if (refcount_drop(image, host >> image->cluster_bits, &left))
-		image->dirty.leaks = true;
+	refcount_take_back(image, host >> image->cluster_bits, 1);
 unshare:
 	while (shared > host) {
 		shared -= bytes;
