@@ -79,60 +79,6 @@ refcount_get(struct image *image, uint64_t cluster, uint64_t *valuep)
 	return 0;
 }
 
-int
-refcount_scan(struct image *image, uint64_t cluster, uint64_t max,
-    uint64_t *runp, bool *freep)
-{
-	uint64_t counts = slice_counts(image);
-	uint64_t room = counts - cluster % counts;
-	struct slice *slice;
-	uint64_t run = 1;
-	int err;
-
-	if (max > room)
-		max = room;
-	if (!has_block(image, cluster)) {
-		*runp = max;
-		*freep = true;
-		return 0;
-	}
-	err = pin(image, cluster, &slice);
-	if (err)
-		return err;
-	*freep = count_of(image, slice, cluster) == 0;
-	while (run < max &&
-	    (count_of(image, slice, cluster + run) == 0) == *freep)
-		run++;
-	slice_unpin(image, slice);
-	*runp = run;
-	return 0;
-}
-
-/* Sets the counts of the clusters that lie in one slice from 0 to 1. */
-co_fn static int
-take_in_slice(struct image *image, uint64_t cluster, uint64_t count)
-{
-	uint64_t counts = slice_counts(image);
-	struct slice *slice;
-	uint8_t *data;
-	int err;
-
-	err = pin(image, cluster, &slice);
-	if (err)
-		return err;
-	for (uint64_t i = 0; i < count && !err; i++)
-		if (count_of(image, slice, cluster + i) != 0)
-			err = -EEXIST;
-	data = err ? NULL : slice_modify(image, slice);
-	if (!err && !data)
-		err = -ENOMEM;
-	for (uint64_t i = 0; i < count && !err; i++)
-		entry_refcount_set(data, image->refcounts.order,
-		    (cluster + i) % counts, 1);
-	slice_unpin(image, slice);
-	return err;
-}
-
 static uint64_t
 part_in_slice(const struct image *image, uint64_t cluster, uint64_t count)
 {
@@ -142,29 +88,39 @@ part_in_slice(const struct image *image, uint64_t cluster, uint64_t count)
 	return count < room ? count : room;
 }
 
-int
-refcount_take(struct image *image, uint64_t cluster, uint64_t count)
+/*
+ * How many clusters from cluster on, whose block exists, at most max and inside
+ * one slice, have just this count, or others.
+ */
+co_fn static int
+scan(struct image *image, uint64_t cluster, uint64_t max, uint64_t value,
+    uint64_t *runp, bool *equalp)
 {
-	uint64_t done = 0;
+	struct slice *slice;
+	uint64_t run = 1;
+	int err;
 
-	while (done < count) {
-		uint64_t part = part_in_slice(image, cluster + done,
-		    count - done);
-		int err;
+	err = pin(image, cluster, &slice);
+	if (err)
+		return err;
+	max = part_in_slice(image, cluster, max);
+	*equalp = count_of(image, slice, cluster) == value;
+	while (run < max &&
+	    (count_of(image, slice, cluster + run) == value) == *equalp)
+		run++;
+	slice_unpin(image, slice);
+	*runp = run;
+	return 0;
+}
 
-		err = refcount_ensure_block(image, cluster + done);
-		if (!err)
-			err = take_in_slice(image, cluster + done, part);
-		if (err) {
-			uint64_t left;
-
-			/* What cannot be undone is a leak, no worse. */
-			while (done > 0)
-				refcount_drop(image, cluster + --done, &left);
-			return err;
-		}
-		done += part;
-	}
+int
+refcount_scan(struct image *image, uint64_t cluster, uint64_t max,
+    uint64_t *runp, bool *freep)
+{
+	if (has_block(image, cluster))
+		return scan(image, cluster, max, 0, runp, freep);
+	*runp = part_in_slice(image, cluster, max);
+	*freep = true;
 	return 0;
 }
 
@@ -177,13 +133,63 @@ log_unreferenced(const struct image *image, uint64_t cluster)
 	return -EIO;
 }
 
-/* One more for each of the clusters that lie in one slice, or for none. */
-co_fn static int
-add_in_slice(struct image *image, uint64_t cluster, uint64_t count)
+int
+refcount_scan_last(struct image *image, uint64_t cluster, uint64_t max,
+    uint64_t *runp, bool *lastp)
+{
+	if (!has_block(image, cluster))
+		return log_unreferenced(image, cluster);
+	return scan(image, cluster, max, 1, runp, lastp);
+}
+
+/* ---- changes ---- */
+
+enum counting {
+	COUNT_FIRST,		/* from 0 to 1 */
+	COUNT_UP,
+	COUNT_DOWN,
+	COUNT_OUT,		/* and what has none left is free */
+};
+
+/* Whether a count can be changed so. */
+static int
+check_counting(const struct image *image, enum counting counting, uint64_t cluster,
+    uint64_t count)
+{
+	if (counting == COUNT_FIRST)
+		return count == 0 ? 0 : -EEXIST;
+	if (count == 0)
+		return log_unreferenced(image, cluster);
+	if (counting == COUNT_UP &&
+	    count == entry_refcount_max(image->refcounts.order))
+		return -ERANGE;
+	return 0;
+}
+
+static uint64_t
+recount(const struct image *image, enum counting counting, uint8_t *data,
+    uint64_t cluster)
 {
 	unsigned order = image->refcounts.order;
-	uint64_t max = entry_refcount_max(order);
-	uint64_t counts = slice_counts(image);
+	size_t index = cluster % slice_counts(image);
+	uint64_t count = entry_refcount_get(data, order, index);
+
+	if (counting == COUNT_DOWN || counting == COUNT_OUT)
+		count--;
+	else
+		count++;
+	entry_refcount_set(data, order, index, count);
+	return count;
+}
+
+/*
+ * Changes the counts of all clusters, which lie in one slice, or of none;
+ * *leftp is what the last has then.
+ */
+co_fn static int
+count_in_slice(struct image *image, enum counting counting, uint64_t cluster,
+    uint64_t clusters, uint64_t *leftp)
+{
 	struct slice *slice;
 	uint8_t *data;
 	int err;
@@ -193,46 +199,55 @@ add_in_slice(struct image *image, uint64_t cluster, uint64_t count)
 	err = pin(image, cluster, &slice);
 	if (err)
 		return err;
-	for (uint64_t i = 0; i < count && !err; i++) {
-		uint64_t value = count_of(image, slice, cluster + i);
-
-		if (value == 0)
-			err = log_unreferenced(image, cluster + i);
-		else if (value == max)
-			err = -ERANGE;
-	}
+	for (uint64_t i = 0; i < clusters && !err; i++)
+		err = check_counting(image, counting, cluster + i,
+		    count_of(image, slice, cluster + i));
 	data = err ? NULL : slice_modify(image, slice);
 	if (!err && !data)
 		err = -ENOMEM;
-	for (uint64_t i = 0; i < count && !err; i++) {
-		size_t index = (cluster + i) % counts;
-
-		entry_refcount_set(data, order, index,
-		    entry_refcount_get(data, order, index) + 1);
+	for (uint64_t i = 0; i < clusters && !err; i++) {
+		*leftp = recount(image, counting, data, cluster + i);
+		if (counting == COUNT_OUT && *leftp == 0)
+			alloc_add_free(image, cluster + i, 1);
 	}
 	slice_unpin(image, slice);
 	return err;
 }
 
-void
-refcount_take_back(struct image *image, uint64_t cluster, uint64_t count)
+int
+refcount_take(struct image *image, uint64_t cluster, uint64_t count)
 {
-	uint64_t left;
+	uint64_t done = 0, left;
 
-	while (count > 0)
-		if (refcount_drop(image, cluster + --count, &left))
-			dirty_note_leak(image);
+	while (done < count) {
+		uint64_t part = part_in_slice(image, cluster + done,
+		    count - done);
+		int err = refcount_ensure_block(image, cluster + done);
+
+		if (!err)
+			err = count_in_slice(image, COUNT_FIRST,
+			    cluster + done, part, &left);
+		if (err) {
+			/* What cannot be undone is a leak, no worse. */
+			while (done > 0)
+				refcount_drop(image, cluster + --done, &left);
+			return err;
+		}
+		done += part;
+	}
+	return 0;
 }
 
 int
 refcount_add(struct image *image, uint64_t cluster, uint64_t count)
 {
-	uint64_t done = 0;
+	uint64_t done = 0, left;
 
 	while (done < count) {
 		uint64_t part = part_in_slice(image, cluster + done,
 		    count - done);
-		int err = add_in_slice(image, cluster + done, part);
+		int err = count_in_slice(image, COUNT_UP, cluster + done,
+		    part, &left);
 
 		if (err) {
 			refcount_take_back(image, cluster, done);
@@ -246,88 +261,25 @@ refcount_add(struct image *image, uint64_t cluster, uint64_t count)
 int
 refcount_drop(struct image *image, uint64_t cluster, uint64_t *valuep)
 {
-	struct slice *slice = NULL;
-	uint64_t value = 0;
-	uint8_t *data;
-	int err = 0;
-
-	if (has_block(image, cluster))
-		err = pin(image, cluster, &slice);
-	if (err)
-		return err;
-	if (slice)
-		value = count_of(image, slice, cluster);
-	if (value == 0) {
-		err = log_unreferenced(image, cluster);
-		goto unpin;
-	}
-	data = slice_modify(image, slice);
-	if (!data) {
-		err = -ENOMEM;
-		goto unpin;
-	}
-	value--;
-	entry_refcount_set(data, image->refcounts.order,
-	    cluster % slice_counts(image), value);
-	*valuep = value;
-unpin:
-	if (slice)
-		slice_unpin(image, slice);
-	return err;
+	return count_in_slice(image, COUNT_DOWN, cluster, 1, valuep);
 }
 
-int
-refcount_scan_last(struct image *image, uint64_t cluster, uint64_t max,
-    uint64_t *runp, bool *lastp)
+void
+refcount_take_back(struct image *image, uint64_t cluster, uint64_t count)
 {
-	struct slice *slice;
-	uint64_t run = 1;
-	int err;
+	uint64_t left;
 
-	if (!has_block(image, cluster))
-		return log_unreferenced(image, cluster);
-	max = part_in_slice(image, cluster, max);
-	err = pin(image, cluster, &slice);
-	if (err)
-		return err;
-	*lastp = count_of(image, slice, cluster) == 1;
-	while (run < max &&
-	    (count_of(image, slice, cluster + run) == 1) == *lastp)
-		run++;
-	slice_unpin(image, slice);
-	*runp = run;
-	return 0;
+	while (count > 0)
+		if (refcount_drop(image, cluster + --count, &left))
+			dirty_note_leak(image);
 }
 
 int
 refcount_drop_run(struct image *image, uint64_t cluster, uint64_t count)
 {
-	uint64_t counts = slice_counts(image);
-	struct slice *slice;
-	uint8_t *data;
-	int err = pin(image, cluster, &slice);
+	uint64_t left;
 
-	if (err)
-		return err;
-	for (uint64_t i = 0; i < count && !err; i++)
-		if (count_of(image, slice, cluster + i) == 0)
-			err = log_unreferenced(image, cluster + i);
-	data = err ? NULL : slice_modify(image, slice);
-	if (!err && !data)
-		err = -ENOMEM;
-	for (uint64_t i = 0; i < count && !err; i++) {
-		size_t index = (cluster + i) % counts;
-		uint64_t value = entry_refcount_get(data,
-		    image->refcounts.order, index) - 1;
-
-		entry_refcount_set(data, image->refcounts.order, index,
-		    value);
-		/* By now it may have been the last one. */
-		if (value == 0)
-			alloc_add_free(image, cluster + i, 1);
-	}
-	slice_unpin(image, slice);
-	return err;
+	return count_in_slice(image, COUNT_OUT, cluster, count, &left);
 }
 
 /* ---- new blocks, larger tables ---- */
@@ -388,7 +340,8 @@ make_block(struct image *image, uint64_t index)
 	image->end_cluster++;
 	err = guard_new(image, host, image->cluster_bytes);
 	if (!err && !counts_itself)
-		err = take_in_slice(image, cluster, 1);
+		err = count_in_slice(image, COUNT_FIRST, cluster, 1,
+		    &left);
 	if (err)
 		goto give_end_back;
 	err = metadata_add_cluster(&image->metadata, METADATA_REFCOUNT_BLOCK,
@@ -468,7 +421,7 @@ grow_table(struct image *image, uint64_t cluster)
 	uint64_t old_entries = image->refcount_table_entries;
 	uint64_t clusters = grown_clusters(image, cluster);
 	uint64_t entries = (clusters << image->cluster_bits) / ENTRY_BYTES;
-	uint64_t place;
+	uint64_t place, left;
 	uint64_t *table;
 	int err;
 
@@ -488,7 +441,8 @@ grow_table(struct image *image, uint64_t cluster)
 	for (uint64_t i = 0; i < clusters && !err; i++)
 		err = ensure_block(image, place + i);
 	for (uint64_t i = 0; i < clusters && !err; i++)
-		err = take_in_slice(image, place + i, 1);
+		err = count_in_slice(image, COUNT_FIRST, place + i,
+		    1, &left);
 	if (!err)
 		err = metadata_add_range(&image->metadata,
 		    METADATA_REFCOUNT_TABLE, place << image->cluster_bits,
