@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/internal.h"
+#include "qcow2/refcount_table.h"
 #include "runtime/log.h"
 
 /* Slices of refcounts that are searched for unused clusters at a time. */
@@ -199,7 +200,7 @@ extend_reserve(struct image *image)
 	int err;
 
 	for (;;) {
-		err = refcount_ensure_block(image, image->end_cluster);
+		err = refcount_table_ensure(image, image->end_cluster);
 		if (err)
 			return err;
 		start = image->end_cluster;
