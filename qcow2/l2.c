@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include "qcow2/l2_fault.h"
 
 /* What is copied of a table before others get a turn. */
 #define COPY_BYTES (64u * 1024)
@@ -246,7 +248,7 @@ l2_run(const struct image *image, const struct slice *slice, uint64_t guest,
 	}
 	index = l2_slice_index(image, guest);
 	entry = entry_load(slice->data, index);
-	if (slice->faulty && slice_l2_fault(image, entry))
+	if (l2_fault_in(image, slice, entry))
 		return -EIO;
 	run->kind = entry_kind(entry);
 	run->entry = entry;
@@ -258,7 +260,7 @@ l2_run(const struct image *image, const struct slice *slice, uint64_t guest,
 		host += image->cluster_bytes;
 		entry = entry_load(slice->data, index);
 		if (!goes_on(run->entry, host, entry) ||
-		    (slice->faulty && slice_l2_fault(image, entry)))
+		    l2_fault_in(image, slice, entry))
 			break;
 		run->length += image->cluster_bytes;
 	}

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/l2_fault.h"
 
 /*
  * Sets the zero flag of the clusters from guest on that have host clusters of
@@ -26,7 +27,7 @@ flag_own(struct image *image, struct slice *slice, uint64_t guest,
 		uint64_t entry = entry_load(entries, index + flagged);
 
 		if (!entry_owns_host(entry) ||
-		    (slice->faulty && slice_l2_fault(image, entry)))
+		    l2_fault_in(image, slice, entry))
 			break;
 		entry_store(entries, index + flagged, entry | ENTRY_ZERO);
 		flagged++;
@@ -47,7 +48,7 @@ count_without_host(const struct image *image, const struct slice *slice,
 	for (; without < count; without++) {
 		uint64_t entry = entry_load(slice->data, index + without);
 
-		if (slice->faulty && slice_l2_fault(image, entry))
+		if (l2_fault_in(image, slice, entry))
 			return -EIO;
 		if (entry_owns_host(entry))
 			break;

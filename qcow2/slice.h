@@ -122,7 +122,4 @@ co_fn int slice_write(struct image *image, enum slice_kind kind);
  */
 co_fn void slice_thaw(struct image *image, bool written);
 
-/* What is wrong with an L2 entry of a faulty slice; NULL: nothing. */
-const char *slice_l2_fault(const struct image *image, uint64_t entry);
-
 #endif

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/l2_fault.h"
 
 #define RUNS_MAX (SLICE_BYTES_MAX / ENTRY_BYTES)
 
@@ -183,7 +184,7 @@ set_entry(struct image *image, struct slice *slice, size_t index)
 
 	if (entry_copied(entry) || entry & ENTRY_COMPRESSED ||
 	    !entry_host(entry) ||
-	    (slice->faulty && slice_l2_fault(image, entry)))
+	    l2_fault_in(image, slice, entry))
 		return 0;
 	err = refcount_get(image, entry_host(entry) >> image->cluster_bits,
 	    &count);

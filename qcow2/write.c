@@ -18,6 +18,7 @@
 #include "qcow2/encrypted.h"
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/l2_fault.h"
 #include "runtime/buf.h"
 
 /* One step of a write: part of one L2 slice. */
@@ -221,7 +222,7 @@ count_clusters(const struct write *write, const struct slice *slice,
 	for (; cluster < end; cluster += image->cluster_bytes) {
 		uint64_t entry = entry_at(image, slice, cluster);
 
-		if (slice && slice->faulty && slice_l2_fault(image, entry)) {
+		if (slice && l2_fault_in(image, slice, entry)) {
 			if (count == 0)
 				return -EIO;
 			break;
