@@ -4,6 +4,7 @@
 #include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/refcount_table.h"
+#include "qcow2/slice_write.h"
 #include "runtime/log.h"
 
 /* Refcounts in one slice of a block. */

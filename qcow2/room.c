@@ -7,6 +7,7 @@
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 #include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 
 /*
  * Sets the zero flag of the clusters from guest on that have host clusters of

@@ -9,6 +9,7 @@
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 #include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 
 #define RUNS_MAX (SLICE_BYTES_MAX / ENTRY_BYTES)
 

@@ -8,6 +8,7 @@
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 #include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 #include "qcow2/tree.h"
 
 /* What tables map that are dropped at once, more or less. */

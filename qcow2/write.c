@@ -19,6 +19,7 @@
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 #include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 #include "runtime/buf.h"
 
 /* One step of a write: part of one L2 slice. */

@@ -14,6 +14,7 @@
 #include "qcow2/compress.h"
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/slice_write.h"
 #include "runtime/buf.h"
 #include "runtime/worker.h"
 

@@ -11,6 +11,7 @@
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 #include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 #include "runtime/loop.h"
 
 /* Zeros are written in pieces of this at most. */
