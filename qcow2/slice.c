@@ -222,24 +222,9 @@ slice_pin(struct image *image, enum slice_kind kind, uint64_t host,
 
 	assert(monitor_entered(&image->monitor));
 	assert(host % cache->slice_bytes == 0);
-	if (slice && !slice->loading) {
-		if (slice->kind != kind)
-			return -EIO;	/* one table used as two kinds */
-		cache->hits++;
-		if (slice->newer) {
-			unlink_use(cache, slice);
-			link_newest(cache, slice);
-		}
-		slice->pins++;
-		if (slice->reused != image->metadata.reused)
-			validate(image, slice);
-		*slicep = slice;
-		return 0;
-	}
-	if (slice) {
-		slice->pins++;
-		wait_queue_wait(&slice->loaded);
-	} else {
+	if (slice && slice->kind != kind)
+		return -EIO;	/* one table used as two kinds */
+	if (!slice) {
 		cache->misses++;
 		evict(cache);
 		slice = slice_create(image, kind, host);
@@ -247,12 +232,24 @@ slice_pin(struct image *image, enum slice_kind kind, uint64_t host,
 			return -ENOMEM;
 		slice->pins++;
 		load(image, slice);
+	} else if (slice->loading) {
+		slice->pins++;
+		wait_queue_wait(&slice->loaded);
+	} else {
+		cache->hits++;
+		if (slice->newer) {
+			unlink_use(cache, slice);
+			link_newest(cache, slice);
+		}
+		slice->pins++;
 	}
 	err = slice->load_error;
 	if (err) {
 		drop_failed(slice);
 		return err;
 	}
+	if (slice->reused != image->metadata.reused)
+		validate(image, slice);
 	*slicep = slice;
 	return 0;
 }
