@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include "qcow2/image.h"
+#include "runtime/iov.h"
 #include "server/connection.h"
 #include "server/export.h"
 #include "server/request.h"
@@ -147,10 +148,8 @@ bool
 splice_small_reply(struct request *request)
 {
 	struct connection *connection = request->connection;
-	size_t bytes = 0;
+	size_t bytes = iov_bytes(request->iov, request->iov_count);
 
-	for (unsigned i = 0; i < request->iov_count; i++)
-		bytes += request->iov[i].iov_len;
 	if (bytes > SPLICE_REPLY_BYTES_MAX || connection->broken ||
 	    splice_pipe_write(connection->pipe, request->iov,
 	    request->iov_count))
