@@ -161,8 +161,8 @@ splice_small_reply(struct request *request)
 
 /* ---- out of the pipe ---- */
 
-static void
-writable(struct task *task)
+void
+splice_send_on(struct task *task)
 {
 	struct op *op = container_of(task, struct op, task);
 	struct connection *connection = container_of(op, struct connection,
@@ -182,7 +182,7 @@ splice_send(struct connection *connection)
 
 		if (moved == -EAGAIN) {
 			connection->send = (struct op){
-				.task.run = writable, .kind = OP_POLL_OUT,
+				.task.run = splice_send_on, .kind = OP_POLL_OUT,
 				.fd = connection->sock.fd,
 			};
 			loop_submit(&connection->send);
