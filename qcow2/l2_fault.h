@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is wrong with L2 entries, and what of it proves that the image is corrupt
- * (guard.h).
+ * What is wrong with L2 entries, and what of it proves that the image is
+ * corrupt (guard.h).
  *
  * In the image's monitor.
  */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* qnbd measure: how large a file an image needs. */
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -273,22 +272,13 @@ print_json(const struct measure_call *call)
 	return json_text_print(object);
 }
 
-static void
-print_size(const char *name, uint64_t bytes)
-{
-	char text[SIZE_TEXT_BYTES];
-
-	printf("%-16s %s (%" PRIu64 " bytes)\n", name,
-	    size_print(text, bytes), bytes);
-}
-
 static int
 print_text(const struct measure_call *call)
 {
-	print_size("required", call->required_bytes);
-	print_size("fully allocated", call->full_bytes);
+	size_print_row(stdout, "required", call->required_bytes);
+	size_print_row(stdout, "fully allocated", call->full_bytes);
 	if (call->bitmaps_bytes > 0)
-		print_size("bitmaps", call->bitmaps_bytes);
+		size_print_row(stdout, "bitmaps", call->bitmaps_bytes);
 	return 0;
 }
 
