@@ -8,7 +8,6 @@
  * the header; once that is stable, the references of what the disk had before
  * are taken off.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/internal.h"

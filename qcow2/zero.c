@@ -6,7 +6,6 @@
  *
  * The last cluster of a disk counts as whole if the range goes to its end.
  */
-#include <assert.h>
 #include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"

@@ -11,8 +11,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include "runtime/file_pool.h"
 #include "runtime/iov.h"
 #include "runtime/sim_internal.h"
 

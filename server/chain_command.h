@@ -6,7 +6,6 @@
 #ifndef SERVER_CHAIN_COMMAND_H
 #define SERVER_CHAIN_COMMAND_H
 
-#include <stddef.h>
 #include "qcow2/image.h"
 #include "qcow2/image_chain.h"
 #include "server/key.h"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* qnbd flatten: an image that needs its backing chain no more. */
 #include <stddef.h>
-#include <string.h>
 #include "server/chain_command.h"
 #include "server/commands.h"
 #include "server/finish.h"

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <string.h>
 #include "qcow2/image.h"
 #include "qcow2/image_resize.h"
 #include "server/commands.h"

@@ -5,7 +5,6 @@
  * were done, a buffer that changes under I/O unnoticed, and an export that
  * other explorers of dm-log-writes logs would misread.
  */
-#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
