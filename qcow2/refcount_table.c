@@ -147,10 +147,8 @@ drop_moved(struct image *image)
 
 	if (!move->wanted)
 		return;
-	metadata_remove_range(&image->metadata, move->host);
-	if (!quarantine_make_room(image, 1))
-		quarantine_add(image, move->host >> image->cluster_bits,
-		    move->count);
+	moves_leave_place(image, move->host,
+	    (uint64_t)move->count << image->cluster_bits);
 	move->wanted = false;
 }
 
