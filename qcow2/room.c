@@ -63,26 +63,9 @@ co_fn static int
 link_room(struct image *image, uint64_t guest,
     const struct allocation *place)
 {
-	size_t index = l2_slice_index(image, guest);
-	struct slice *slice;
-	uint8_t *entries;
-	int err;
+	int err = l2_link(image, guest, place->clusters,
+	    place->host | ENTRY_COPIED | ENTRY_ZERO, true);
 
-	err = l2_pin(image, guest, &slice);
-	if (err)
-		return err;
-	err = quarantine_make_room(image, place->clusters);
-	entries = err ? NULL : slice_modify(image, slice);
-	if (!err && !entries)
-		err = -ENOMEM;
-	for (uint64_t i = 0; i < place->clusters && !err; i++) {
-		uint64_t old = entry_load(entries, index + i);
-
-		entry_store(entries, index + i, (place->host +
-		    (i << image->cluster_bits)) | ENTRY_COPIED | ENTRY_ZERO);
-		quarantine_add_entry(image, old);
-	}
-	l2_unpin(image, slice);
 	if (!err && !place->stable)
 		image->barrier.needs_order = true;
 	return err;
