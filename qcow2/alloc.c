@@ -70,7 +70,7 @@ alloc_free(struct allocator *allocator)
 
 /* ---- free runs ---- */
 
-/* Looks through a part of the file as it was opened for unused clusters. */
+/* Looks for unused clusters in a part of what is yet to be searched. */
 co_fn static void
 scan(struct image *image)
 {
