@@ -48,6 +48,12 @@ dirty_allocate(struct image *image)
 	return 0;
 }
 
+void
+dirty_note_leak(struct image *image)
+{
+	image->dirty.leaks = true;
+}
+
 int
 dirty_clear(struct image *image)
 {

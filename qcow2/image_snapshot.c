@@ -276,7 +276,7 @@ delete(struct image *image, const struct operation *operation)
 		err = drop_trees(image, &snapshot, l1, operation->progress);
 	/* What was not dropped is repaired by the next who opens it. */
 	if (err && switched)
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
 	free(l1);
 	return err;
 }

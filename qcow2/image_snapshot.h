@@ -20,7 +20,6 @@
 #ifndef QCOW2_IMAGE_SNAPSHOT_H
 #define QCOW2_IMAGE_SNAPSHOT_H
 
-#include <stdint.h>
 #include <time.h>
 #include "runtime/co.h"
 #include "runtime/error.h"

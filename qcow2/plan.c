@@ -5,7 +5,6 @@
  * Cost for mapped clusters: one taking of the lock for each run that is
  * contiguous on the host; none where all of the chain may change.
  */
-#include <assert.h>
 #include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"

@@ -5,7 +5,6 @@
  * Holes of the file are holes of the disk.  The size is the file's when it is
  * opened.
  */
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include "qcow2/internal.h"

@@ -15,6 +15,7 @@
 #include "qcow2/image_chain.h"
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/slice_write.h"
 #include "qcow2/zeros_only.h"
 #include "runtime/buf.h"
 

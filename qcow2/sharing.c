@@ -172,7 +172,7 @@ sharing_undo(struct image *image)
 			first_err = err;
 	}
 	if (first_err)
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
 }
 
 void

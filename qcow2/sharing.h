@@ -13,8 +13,6 @@
 #ifndef QCOW2_SHARING_H
 #define QCOW2_SHARING_H
 
-#include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include "runtime/co.h"
 #include "runtime/monitor.h"

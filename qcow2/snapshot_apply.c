@@ -8,7 +8,6 @@
  * the header; once that is stable, the references of what the disk had before
  * are taken off.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/internal.h"
@@ -86,7 +85,7 @@ unshare_tables(struct image *image, const struct l1_table *l1, uint32_t count)
 			first_err = err;
 	}
 	if (first_err)
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
 }
 
 /* Its three parts as one: tables that are shared, dropped and looked at. */
@@ -223,7 +222,7 @@ become(struct image *image, struct l1_table *l1, uint64_t disk_bytes,
 		err = drop_old(image, l1, &progress);
 	/* What was not dropped is repaired by the next who opens it. */
 	if (err)
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
 	return err;
 give_place_back:
 	metadata_remove_range(&image->metadata, host);

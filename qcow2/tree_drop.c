@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 #include "qcow2/tree.h"
 
 /* What tables map that are dropped at once, more or less. */
@@ -32,7 +34,7 @@ clear_rest(struct image *image, uint64_t guest)
 		uint64_t entry = entry_load(entries, i);
 
 		/* What cannot be believed leaks. */
-		if (!slice->faulty || !slice_l2_fault(image, entry))
+		if (!l2_fault_in(image, slice, entry))
 			quarantine_add_entry(image, entry);
 		entry_store(entries, i, 0);
 	}

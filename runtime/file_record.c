@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include "runtime/iov.h"
 #include "runtime/sim_internal.h"
 
 struct record_file {
@@ -19,16 +20,6 @@ static struct record_file *
 record_file_of(struct file *file)
 {
 	return container_of(file, struct record_file, file);
-}
-
-static uint64_t
-iov_bytes(const struct iovec *iov, unsigned iov_count)
-{
-	uint64_t bytes = 0;
-
-	for (unsigned i = 0; i < iov_count; i++)
-		bytes += iov[i].iov_len;
-	return bytes;
 }
 
 static uint8_t *

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "runtime/file_sim_internal.h"
+#include "runtime/iov.h"
 
 #define SECTOR_BYTES 512u
 
@@ -188,16 +189,6 @@ run(struct disk *disk, const struct file_sim_op *op)
 }
 
 /* ---- the operations ---- */
-
-static uint64_t
-iov_bytes(const struct iovec *iov, unsigned iov_count)
-{
-	uint64_t bytes = 0;
-
-	for (unsigned i = 0; i < iov_count; i++)
-		bytes += iov[i].iov_len;
-	return bytes;
-}
 
 co_fn static int64_t
 sim_preadv(struct file *file, struct iovec *iov, unsigned iov_count,

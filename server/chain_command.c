@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "server/chain_command.h"
 
-#include <stdio.h>
-#include <string.h>
 #include "server/commands.h"
 
 struct image_options
@@ -31,18 +29,4 @@ chain_run(const struct command *command, const struct chain_options *options,
 	if (!exit_code && *errp)
 		exit_code = error_print(error);
 	return exit_code;
-}
-
-int
-chain_image_close(struct image *image, int err, struct error *error)
-{
-	char path[512];
-	int close_err;
-
-	snprintf(path, sizeof(path), "%s", image_path(image));
-	close_err = image_close(image);
-	if (err || !close_err)
-		return err;
-	return error_set(error, close_err, "cannot make all of %s stable: %s",
-	    path, strerror(-close_err));
 }

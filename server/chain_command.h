@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the commands that change chains have in common: how backing files are
- * found, and how an image that was changed is closed.
+ * found, which keys they take, and how they run.
  */
 #ifndef SERVER_CHAIN_COMMAND_H
 #define SERVER_CHAIN_COMMAND_H
 
-#include <stddef.h>
 #include "qcow2/image.h"
 #include "qcow2/image_chain.h"
 #include "server/key.h"
 #include "server/options.h"
 #include "server/progress.h"
+#include "server/source.h"
 
 /* At the start of the command's own struct. */
 struct chain_options {
@@ -21,9 +21,7 @@ struct chain_options {
 };
 
 #define CHAIN_OPTION_SPECS \
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR", \
-	  "backing files may lie here, repeatable", \
-	  .offset = offsetof(struct chain_options, backing_dirs) }, \
+	SOURCE_BACKING_DIR_OPTION(struct chain_options, backing_dirs), \
 	PROGRESS_OPTION(struct chain_options, progress_fd), \
 	KEY_OPTIONS(struct chain_options, keys)
 
@@ -39,12 +37,5 @@ int chain_run(const struct command *command,
     const struct chain_options *options, struct key_ring *keys,
     void (*fn)(void *arg), void *arg, const int *errp,
     const struct error *error);
-
-/*
- * Closes an image after work that ended with err: which is returned, or what
- * went wrong in closing.
- */
-co_fn int chain_image_close(struct image *image, int err,
-    struct error *error);
 
 #endif

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "runtime/file.h"
 #include "runtime/file_holder.h"
 #include "server/commands.h"
+#include "server/source.h"
 #include "server/stop.h"
 
 /* As of qemu-img check. */
@@ -27,10 +27,6 @@ struct check_options {
 	int64_t progress_fd;	/* 0: not said */
 };
 
-static const char *const format_names[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
-};
-
 static const char *const repair_names[] = {
 	[CHECK_REPAIR_LEAKS] = "leaks", [CHECK_REPAIR_ALL] = "all", NULL,
 };
@@ -40,9 +36,7 @@ static const char *const repair_names[] = {
 static const struct option_spec check_specs[] = {
 	{ "json", 0, OPTION_FLAG, NULL,
 	  "print the JSON that qemu-img prints", FIELD(json) },
-	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what the file is (qcow2); never guessed", FIELD(format),
-	  .choices = format_names },
+	SOURCE_FORMAT_OPTION(struct check_options, format, "the file"),
 	{ "repair", 'r', OPTION_CHOICE, "leaks|all",
 	  "give leaked clusters back, or repair all that can be",
 	  FIELD(repair), .choices = repair_names },

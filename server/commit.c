@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include "server/chain_command.h"
 #include "server/commands.h"
+#include "server/finish.h"
 
 struct commit_options {
 	struct chain_options chain;
@@ -147,7 +148,8 @@ commit_main(void *arg)
 	if (call->err)
 		return;
 	call->err = commit(call, image, depth);
-	call->err = chain_image_close(image, call->err, &call->error);
+	call->err = finish_image(image, call->path, call->err,
+	    &call->error);
 }
 
 static int

@@ -11,6 +11,7 @@
 #include "server/commands.h"
 #include "server/copy.h"
 #include "server/create_options.h"
+#include "server/finish.h"
 #include "server/new_backing.h"
 #include "server/new_file.h"
 #include "server/progress.h"
@@ -112,18 +113,6 @@ show_progress(void *arg, uint64_t done, uint64_t total)
 		return;
 	call->written_back = done;
 	write_back_advance(&call->write_back, written_bytes(call, done));
-}
-
-/* Closes the target after work that ended with err. */
-co_fn static int
-close_target(struct convert_call *call, struct image *target, int err)
-{
-	int close_err = image_close(target);
-
-	if (err || !close_err)
-		return err;
-	return error_set(&call->error, close_err, "cannot make all of %s "
-	    "stable: %s", call->target_path, strerror(-close_err));
 }
 
 co_fn static int
@@ -230,7 +219,8 @@ fill_new(struct convert_call *call)
 		write_back_open(&call->write_back, path);
 	err = copy_to(call, target, image_size_bytes(target));
 	write_back_close(&call->write_back);
-	err = close_target(call, target, err);
+	err = finish_image(target, call->target_path, err,
+	    &call->error);
 free_path:
 	free(path);
 	return err;
@@ -288,7 +278,7 @@ convert_to_existing(struct convert_call *call)
 		    call->source_path);
 	else
 		err = copy_to(call, target, size_bytes);
-	return close_target(call, target, err);
+	return finish_image(target, call->target_path, err, &call->error);
 }
 
 /* ---- both ---- */

@@ -15,18 +15,13 @@
 #include "server/map.h"
 #include "server/picture.h"
 #include "server/progress.h"
+#include "server/source.h"
 
 struct map_options {
 	bool json;
 	const char *svg;
-	int format;
-	int backing_format;
-	struct option_texts backing_dirs;
+	struct source_arguments source;
 	int64_t progress_fd;	/* 0: not said */
-};
-
-static const char *const format_names[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
 };
 
 #define FIELD(name) .offset = offsetof(struct map_options, name)
@@ -36,15 +31,9 @@ static const struct option_spec map_specs[] = {
 	  "print the JSON that qemu-img prints", FIELD(json) },
 	{ "svg", 0, OPTION_TEXT, "PICTURE",
 	  "draw the disk and the file into PICTURE instead", FIELD(svg) },
-	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what the file is (qcow2); never guessed", FIELD(format),
-	  .choices = format_names },
-	{ "backing-format", 0, OPTION_CHOICE, "qcow2|raw",
-	  "what the backing file is, if it is not said",
-	  FIELD(backing_format), .choices = format_names },
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
-	  "backing files may lie here, repeatable",
-	  FIELD(backing_dirs) },
+	SOURCE_FORMAT_OPTION(struct map_options, source.format,
+	    "the file"),
+	SOURCE_BACKING_OPTIONS(struct map_options, source, "", ""),
 	PROGRESS_OPTION(struct map_options, progress_fd),
 	{ .name = NULL },
 };
@@ -231,27 +220,20 @@ static co_fn void
 map_main(void *arg)
 {
 	struct map *map = arg;
-	const struct map_options *options = map->options;
-	const struct image_options image_options = {
-		.format = (enum image_format)options->format,
-		.force_share = true,
-		.no_data = true,
-		.backing_format_told = options->backing_format >= 0,
-		.backing_format = options->backing_format >= 0 ?
-		    (enum image_format)options->backing_format : IMAGE_QCOW2,
-		.backing_dirs = options->backing_dirs.list,
-		.backing_dirs_count = options->backing_dirs.count,
-		.loops = 1,
-	};
+	const char *svg = map->options->svg;
+	struct image_options options =
+	    source_image_options(&map->options->source, NULL, 1);
 
+	options.force_share = true;
+	options.no_data = true;
 	warn_if_in_use(map->path);
-	map->err = image_open(map->path, &image_options, &map->image,
+	map->err = image_open(map->path, &options, &map->image,
 	    &map->error);
 	if (map->err)
 		return;
-	map->err = options->svg ?
-	    picture_draw(map->image, image_options.format, options->svg,
-	    &map->progress, &map->error) :
+	map->err = svg ?
+	    picture_draw(map->image, options.format, svg, &map->progress,
+	    &map->error) :
 	    print_all(map);
 	image_close(map->image);
 }
@@ -260,7 +242,7 @@ static int
 map_run(const struct command *command, int argc, char **argv)
 {
 	struct map_options options = {
-		.format = IMAGE_QCOW2, .backing_format = -1,
+		.source = SOURCE_ARGUMENTS_DEFAULT,
 	};
 	struct map map = {
 		.options = &options,

@@ -7,6 +7,7 @@
 #include "qcow2/image.h"
 #include "qcow2/image_snapshot.h"
 #include "server/commands.h"
+#include "server/finish.h"
 #include "server/info.h"
 #include "server/json_text.h"
 #include "server/progress.h"
@@ -96,17 +97,13 @@ change_file(struct snapshot_call *call)
 		.loops = 1,
 	};
 	struct image *image;
-	int err, close_err;
+	int err;
 
 	err = image_open(call->path, &options, &image, &call->error);
 	if (err)
 		return err;
 	err = change_image(call, image);
-	close_err = image_close(image);
-	if (err || !close_err)
-		return err;
-	return error_set(&call->error, close_err, "cannot close %s: %s",
-	    call->path, strerror(-close_err));
+	return finish_image(image, call->path, err, &call->error);
 }
 
 static co_fn void

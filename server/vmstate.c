@@ -13,6 +13,7 @@
 #include "qcow2/image.h"
 #include "qcow2/image_vmstate.h"
 #include "server/commands.h"
+#include "server/finish.h"
 #include "server/key.h"
 #include "server/progress.h"
 
@@ -197,16 +198,13 @@ vmstate_main(void *arg)
 		.loops = 1,
 	};
 	struct image *image;
-	int close_err;
 
 	call->err = image_open(call->path, &options, &image, &call->error);
 	if (call->err)
 		return;
 	call->err = call->saves ? save(call, image) : load(call, image);
-	close_err = image_close(image);
-	if (!call->err && close_err)
-		call->err = error_set(&call->error, close_err,
-		    "cannot close %s: %s", call->path, strerror(-close_err));
+	call->err = finish_image(image, call->path, call->err,
+	    &call->error);
 }
 
 static int

@@ -161,16 +161,23 @@ END_TEST
 
 /* ---- operations that fail ---- */
 
-/* Where a snapshot's first L2 table stands; snapshots have places from 0. */
+/* Where a snapshot's L1 table stands; snapshots have places from 0. */
 static uint64_t
-table_of_snapshot(struct world *world, unsigned place)
+l1_of_snapshot(struct world *world, unsigned place)
 {
 	uint64_t entry = world_peek64(world, 64);
 
 	/* All have names of one length. */
 	while (place-- > 0)
 		entry += 40 + 24 + 8;
-	return entry_host(world_peek64(world, world_peek64(world, entry)));
+	return world_peek64(world, entry);
+}
+
+/* And its first L2 table. */
+static uint64_t
+table_of_snapshot(struct world *world, unsigned place)
+{
+	return entry_host(world_peek64(world, l1_of_snapshot(world, place)));
 }
 
 /*
@@ -221,34 +228,46 @@ START_TEST(a_table_copied_while_applying_fails)
 END_TEST
 
 /*
- * The disk copies a table that it is about to get back: it has to stay in the
- * index of metadata, or changing its flags later would look like corruption.
+ * Applies the first snapshot.  While its L1 table is read, the disk writes
+ * to guest; while its L2 table at second is, a barrier comes.
  */
-co_fn static void
-copy_what_comes_back(struct world *world)
+co_fn static int
+apply_beside_copy(struct world *world, uint64_t second, uint64_t guest)
 {
 	struct request apply = snapshot_of(ACTION_SNAPSHOT_APPLY, 1);
-	uint64_t l1 = world_peek64(world, world_peek64(world, 64));
 	struct file_sim_hold hold = {
 		.kinds = FILE_SIM_READ, .limit = 1,
-		.offset = l1, .length = CLUSTER,
+		.offset = l1_of_snapshot(world, 0), .length = CLUSTER,
 	};
 	struct file_sim_hold again = {
-		.kinds = FILE_SIM_READ, .limit = 1, .length = CLUSTER,
-		.offset = entry_host(world_peek64(world, l1 + ENTRY_BYTES)),
+		.kinds = FILE_SIM_READ, .limit = 1,
+		.offset = second, .length = CLUSTER,
 	};
 
 	file_sim_hold(world->disk, &hold);
 	file_sim_hold(world->disk, &again);
 	request_start(world, 0, &apply);
 	file_sim_await(&hold, 1);
-	world_write(world, B, CLUSTER, 0x33);
+	world_write(world, guest, CLUSTER, 0x33);
 	file_sim_release(world->disk, &hold);
-	/* The first table is shared; a barrier comes before the second. */
 	file_sim_await(&again, 1);
 	world_flush(world);
 	file_sim_release(world->disk, &again);
-	request_finish(&apply);
+	return request_wait(&apply);
+}
+
+/*
+ * The disk copies a table that it is about to get back: it has to stay in the
+ * index of metadata, or changing its flags later would look like corruption.
+ */
+co_fn static void
+copy_what_comes_back(struct world *world)
+{
+	uint64_t l1 = l1_of_snapshot(world, 0);
+	/* The first table is shared; a barrier comes before the second. */
+	uint64_t second = entry_host(world_peek64(world, l1 + ENTRY_BYTES));
+
+	ck_assert_int_eq(apply_beside_copy(world, second, B), 0);
 	world_snapshot(world, DELETE, 1);
 	world_write(world, A, CLUSTER, 0x44);
 	world_flush(world);
@@ -278,27 +297,8 @@ END_TEST
 co_fn static void
 copy_what_does_not_come(struct world *world)
 {
-	struct request apply = snapshot_of(ACTION_SNAPSHOT_APPLY, 1);
-	uint64_t l1 = world_peek64(world, world_peek64(world, 64));
-	struct file_sim_hold hold = {
-		.kinds = FILE_SIM_READ, .limit = 1,
-		.offset = l1, .length = CLUSTER,
-	};
-	struct file_sim_hold again = {
-		.kinds = FILE_SIM_READ, .limit = 1, .length = CLUSTER,
-		.offset = table_of_snapshot(world, 0),
-	};
-
-	file_sim_hold(world->disk, &hold);
-	file_sim_hold(world->disk, &again);
-	request_start(world, 0, &apply);
-	file_sim_await(&hold, 1);
-	world_write(world, FARTHER, CLUSTER, 0x33);
-	file_sim_release(world->disk, &hold);
-	file_sim_await(&again, 1);
-	world_flush(world);
-	file_sim_release(world->disk, &again);
-	ck_assert_int_eq(request_wait(&apply), -ERANGE);
+	ck_assert_int_eq(apply_beside_copy(world, table_of_snapshot(world, 0),
+	    FARTHER), -ERANGE);
 	world_snapshot(world, DELETE, 2);
 	world_snapshot(world, DELETE, 1);
 	world_expect(world, FARTHER, CLUSTER, 0x33);

@@ -6,7 +6,6 @@
  * explorers of dm-log-writes logs would misread, and a draft that waits for the
  * disk.
  */
-#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
