@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 void *
 secret_get(size_t bytes)
@@ -24,4 +25,20 @@ secret_put(void *secret, size_t bytes)
 		return;
 	explicit_bzero(secret, bytes);
 	munmap(secret, bytes);
+}
+
+/*
+ * One byte and not none: where core dumps go to a program (core(5)), the
+ * kernel heeds no limit but this one.
+ */
+void
+secret_forbid_dumps(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_CORE, &limit) < 0)
+		return;
+	limit.rlim_max = limit.rlim_max > 0 ? 1 : 0;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_CORE, &limit);
 }

@@ -14,4 +14,10 @@ void *secret_get(size_t bytes);
 /* secret came from secret_get(bytes); NULL is fine. */
 void secret_put(void *secret, size_t bytes);
 
+/*
+ * No core dump of this process from now on: for keys that libraries have in
+ * memory of their own.
+ */
+void secret_forbid_dumps(void);
+
 #endif

@@ -10,6 +10,7 @@
 #define SERVER_EXPORT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include "proto/option_reply.h"
 #include "proto/text.h"
@@ -30,6 +31,7 @@ struct export {
 	uint64_t size_bytes;
 	uint16_t flags;		/* NBD_FLAG_, all but SEND_DF */
 	struct nbd_block_size block_size;
+	bool plain_allowed;	/* without TLS, where there is TLS */
 	atomic_uint connections;
 };
 

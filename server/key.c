@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include "runtime/secret.h"
 #include "server/commands.h"
@@ -190,7 +189,6 @@ int
 key_ring_load(const struct command *command, const struct key_options *options,
     struct key_ring *keys)
 {
-	const struct rlimit no_core = {0};
 	struct error error = {0};
 	int code = check_options(command, options);
 	int err;
@@ -200,7 +198,7 @@ key_ring_load(const struct command *command, const struct key_options *options,
 	    options->credentials.count == 0)
 		return code;
 	/* What OpenSSL makes of a key is in its own memory. */
-	setrlimit(RLIMIT_CORE, &no_core);
+	secret_forbid_dumps();
 	keys->list = calloc(OPTION_TEXTS_MAX, sizeof(*keys->list));
 	err = keys->list ? 0 : error_set(&error, -ENOMEM, "out of memory");
 	if (!err)

@@ -57,12 +57,13 @@ uri_exists(const struct listener *listener)
 
 void
 uri_print(FILE *out, const struct listener *listener,
-    const struct export *export)
+    const struct export *export, bool tls)
 {
 	const char *host;
 
+	fputs(tls ? "nbds" : "nbd", out);
 	if (listener->is_unix) {
-		fprintf(out, "nbd+unix:///");
+		fprintf(out, "+unix:///");
 		print_encoded(out, export->name, "");
 		fprintf(out, "?socket=");
 		print_directory(out, listener->path);
@@ -70,7 +71,7 @@ uri_print(FILE *out, const struct listener *listener,
 		return;
 	}
 	host = host_of(listener);
-	fprintf(out, strchr(host, ':') ? "nbd://[%s]:%u" : "nbd://%s:%u",
+	fprintf(out, strchr(host, ':') ? "://[%s]:%u" : "://%s:%u",
 	    host, listener->port);
 	if (export->name[0]) {
 		fputc('/', out);
@@ -99,9 +100,12 @@ print_quoted(FILE *out, const char *text)
 
 void
 uri_print_client(FILE *out, const struct listener *listener,
-    const struct export *export)
+    const struct export *export, bool tls)
 {
 	fprintf(out, "nbd-client ");
+	if (tls)
+		fprintf(out, "-x -A ca-cert.pem -F client-cert.pem "
+		    "-K client-key.pem ");
 	if (export->name[0]) {
 		fprintf(out, "-N ");
 		print_quoted(out, export->name);
@@ -114,4 +118,48 @@ uri_print_client(FILE *out, const struct listener *listener,
 		fprintf(out, "%s %u", host_of(listener), listener->port);
 	}
 	fprintf(out, " /dev/nbd0");
+}
+
+/* A comma would end the value. */
+static void
+print_value(FILE *out, const char *text)
+{
+	for (; *text; text++) {
+		if (*text == ',')
+			fputc(',', out);
+		fputc(*text, out);
+	}
+}
+
+/* QEMU's URIs have no TLS, so there it is told piece by piece. */
+static void
+print_tls_drive(FILE *out, const struct listener *listener,
+    const struct export *export)
+{
+	fprintf(out, "-object tls-creds-x509,id=tls,endpoint=client,dir=DIR "
+	    "-drive format=raw,file.driver=nbd,file.tls-creds=tls");
+	if (listener->is_unix) {
+		fprintf(out, ",file.path=");
+		print_value(out, listener->path);
+	} else {
+		fprintf(out, ",file.host=%s,file.port=%u", host_of(listener),
+		    listener->port);
+	}
+	if (export->name[0]) {
+		fprintf(out, ",file.export=");
+		print_value(out, export->name);
+	}
+}
+
+void
+uri_print_drive(FILE *out, const struct listener *listener,
+    const struct export *export, bool tls)
+{
+	if (tls) {
+		print_tls_drive(out, listener, export);
+		return;
+	}
+	fprintf(out, "-drive file=");
+	uri_print(out, listener, export, false);
+	fprintf(out, ",format=raw");
 }
