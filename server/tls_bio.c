@@ -95,8 +95,8 @@ flush(struct tls_session *session)
 	    MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (sent <= 0)
 		return;
-	session->sending_bytes = (size_t)sent;
-	tls_session_sent(session);
+	session->out_bytes -= (size_t)sent;
+	memmove(session->out, session->out + sent, session->out_bytes);
 }
 
 static long

@@ -139,15 +139,16 @@ tls_session_keep(struct tls_session *session)
 static void
 explain(struct tls_session *session)
 {
-	long verdict = SSL_get_verify_result(session->ssl);
 	unsigned long code = ERR_peek_last_error();
 	const char *reason = ERR_reason_error_string(code);
 
 	session->failed = true;
-	if (verdict != X509_V_OK)
+	if (ERR_GET_LIB(code) == ERR_LIB_SSL &&
+	    ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED)
 		snprintf(session->why, sizeof(session->why),
 		    "TLS: the client's certificate was refused: %s",
-		    X509_verify_cert_error_string(verdict));
+		    X509_verify_cert_error_string(
+		    SSL_get_verify_result(session->ssl)));
 	else
 		snprintf(session->why, sizeof(session->why), "TLS: %s",
 		    reason ? reason : "the client broke off");
@@ -320,12 +321,21 @@ tls_session_end(struct tls_session *session)
 
 /* ---- what is to be sent ---- */
 
+static void
+give_out_back(struct tls_session *session)
+{
+	buf_put(session->out, TLS_OUT_BYTES);
+	session->out = NULL;
+}
+
 bool
 tls_session_output(struct tls_session *session, struct iovec *iov)
 {
 	assert(session->sending_bytes == 0);
-	if (session->out_bytes == 0)
+	if (session->out_bytes == 0) {
+		give_out_back(session);
 		return false;
+	}
 	session->sending_bytes = session->out_bytes;
 	*iov = (struct iovec){
 		.iov_base = session->out, .iov_len = session->out_bytes,
@@ -337,13 +347,11 @@ void
 tls_session_sent(struct tls_session *session)
 {
 	session->out_bytes -= session->sending_bytes;
-	if (session->out_bytes > 0) {
+	if (session->out_bytes > 0)
 		memmove(session->out, session->out + session->sending_bytes,
 		    session->out_bytes);
-	} else {
-		buf_put(session->out, TLS_OUT_BYTES);
-		session->out = NULL;
-	}
+	else
+		give_out_back(session);
 	session->sending_bytes = 0;
 }
 
