@@ -109,6 +109,24 @@ echo "data:"
 moves_data --threads 2
 moves_data --io threads
 
+# On several connections and loops at once, held against a model.
+random_load=$(dirname "$QNBD")/tests/system/random_load
+operations=${LOAD_OPERATIONS:-2000}
+load_seed=${LOAD_SEED:-$(date +%s%N | cut -c 5-15)}
+if [ -x "$random_load" ]; then
+	echo "load: LOAD_SEED=$load_seed LOAD_OPERATIONS=$operations"
+	qemu-img create -q -f qcow2 load.qcow2 32M
+	qemu-img create -q -f raw model 32M
+	start_qnbd --threads 2 --tls "$pki/server" load.qcow2
+	timeout $((60 + operations / 10)) "$random_load" \
+	    "$(tls_uri client)" model "$load_seed" "$operations" ||
+	    fail "random_load, status $?"
+	stop_qnbd
+	qemu-img compare -q -f raw -F qcow2 model load.qcow2 ||
+	    fail "the image differs from the model"
+	qemu-img check -q -f qcow2 load.qcow2
+fi
+
 echo "TCP, and TLS 1.2:"
 export GNUTLS_SYSTEM_PRIORITY_FILE=$tmp/priority
 printf '[overrides]\ndisabled-version = tls1.3\n' >priority
