@@ -7,6 +7,7 @@
 #include "server/channel.h"
 
 #include <errno.h>
+#include <string.h>
 #include "runtime/loop_internal.h"
 #include "runtime/log.h"
 #include "runtime/worker.h"
@@ -254,7 +255,6 @@ channel_start_tls(struct connection *connection)
 	struct loop *loop = connection->server_loop->loop;
 	char description[256];
 	int err = tls_session_new(connection->server_loop->server->tls,
-	    connection->sock.fd,
 	    !connection->peer.is_unix && !loop_is_simulated(loop),
 	    &connection->tls);
 
@@ -264,9 +264,14 @@ channel_start_tls(struct connection *connection)
 		connection_note(connection, explain(connection, err));
 		return err;
 	}
-	log_debug("TLS is on peer=\"%s\" tls=%s", connection->peer.name,
-	    tls_session_describe(connection->tls, description,
-	    sizeof(description)));
+	err = tls_session_hand_over(connection->tls, connection->sock.fd);
+	if (!err)
+		connection->sock.send_flags = OP_BY_PIECES;
+	log_debug("TLS is on peer=\"%s\" tls=%s encrypted-by=\"%s%s\"",
+	    connection->peer.name, tls_session_describe(connection->tls,
+	    description, sizeof(description)),
+	    err ? "qnbd; the kernel: " : "the kernel",
+	    err ? strerror(-err) : "");
 	return 0;
 }
 
@@ -283,7 +288,10 @@ say_farewell(struct connection *connection)
 	int64_t count;
 
 	sock_set_deadline(sock, SOCK_RECV | SOCK_SEND, deadline_ns);
-	tls_session_end(connection->tls);
+	if (connection->tls->kernel_sends)
+		tls_kernel_end(sock->fd);
+	else
+		tls_session_end(connection->tls);
 	if (send_output(connection))
 		return;
 	do {

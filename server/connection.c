@@ -301,6 +301,7 @@ flush_now(struct connection *connection)
 		.fd = connection->sock.fd,
 		.iov = connection->send_iov,
 		.iov_count = iov_count,
+		.flags = connection->sock.send_flags,
 	};
 	loop_submit(&connection->send);
 }

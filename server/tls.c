@@ -15,6 +15,7 @@
 #include "runtime/secret.h"
 #include "server/tls_file.h"
 #include "server/tls_psk.h"
+#include "server/tls_session.h"
 
 #define PATH_BYTES_MAX 4096
 #define KEY_FILE_BYTES_MAX (64u << 10)
@@ -256,11 +257,12 @@ set_up(const struct tls_options *options, SSL_CTX *ssl)
 
 	SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION |
 	    SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
-	    SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_ENABLE_KTLS);
+	    SSL_OP_CIPHER_SERVER_PREFERENCE);
 	SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS |
 	    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ssl, 0);
+	SSL_CTX_set_keylog_callback(ssl, tls_session_keylog);
 	SSL_CTX_set_dh_auto(ssl, 1);
 	/* A key that both know is a session of before, as OpenSSL sees it. */
 	SSL_CTX_set_session_id_context(ssl, id, sizeof(id) - 1);

@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "server/tls_bio.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/socket.h>
 #include "runtime/buf.h"
 #include "server/tls_session.h"
-
-/* BIO_CTRL_SET_KTLS, which no header of OpenSSL's tells. */
-#define CONTROL_SET_KTLS 72
 
 /* ---- what arrived ---- */
 
@@ -33,29 +28,7 @@ input_read(BIO *bio, char *data, int size)
 	return (int)taken;
 }
 
-/* The kernel's TLS is asked for here, too, and refused: we receive. */
-static long
-input_control(BIO *bio, int command, long number, void *pointer)
-{
-	(void)bio;
-	(void)command;
-	(void)number;
-	(void)pointer;
-	return 0;
-}
-
 /* ---- what is to be sent ---- */
-
-/* The kernel encrypts what it is given, so this is a message of OpenSSL's. */
-static int
-write_to_kernel(BIO *bio, BIO *socket, const char *data, int bytes)
-{
-	int written = BIO_write(socket, data, bytes);
-
-	if (written <= 0 && BIO_should_retry(socket))
-		BIO_set_retry_write(bio);
-	return written;
-}
 
 static int
 output_write(BIO *bio, const char *data, int bytes)
@@ -63,8 +36,9 @@ output_write(BIO *bio, const char *data, int bytes)
 	struct tls_session *session = BIO_get_data(bio);
 
 	BIO_clear_retry_flags(bio);
-	if (session->socket && BIO_get_ktls_send(session->socket))
-		return write_to_kernel(bio, session->socket, data, bytes);
+	/* Past the kernel it would be out of step. */
+	if (session->kernel_sends)
+		return -1;
 	if (!session->out)
 		session->out = buf_get(TLS_OUT_BYTES);
 	if (!session->out)
@@ -78,45 +52,17 @@ output_write(BIO *bio, const char *data, int bytes)
 	return bytes;
 }
 
-/*
- * What was written before the kernel takes over has to leave before that.  If
- * the socket does not take all of it now, the rest goes the usual way.
- */
-static void
-flush(struct tls_session *session)
-{
-	int fd;
-	ssize_t sent;
+/* ---- both ---- */
 
-	if (!session->socket || session->out_bytes == 0)
-		return;
-	BIO_get_fd(session->socket, &fd);
-	sent = send(fd, session->out, session->out_bytes,
-	    MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (sent <= 0)
-		return;
-	session->out_bytes -= (size_t)sent;
-	memmove(session->out, session->out + sent, session->out_bytes);
-}
-
+/* There is nothing to flush, and nothing else is known here. */
 static long
-output_control(BIO *bio, int command, long number, void *pointer)
+control(BIO *bio, int command, long number, void *pointer)
 {
-	struct tls_session *session = BIO_get_data(bio);
-
-	if (command == BIO_CTRL_FLUSH) {
-		flush(session);
-		return 1;
-	}
-	if (command == CONTROL_SET_KTLS && session->out_bytes > 0)
-		return 0;
-	/* Whatever has to do with the kernel's TLS. */
-	if (session->socket)
-		return BIO_ctrl(session->socket, command, number, pointer);
-	return 0;
+	(void)bio;
+	(void)number;
+	(void)pointer;
+	return command == BIO_CTRL_FLUSH;
 }
-
-/* ---- making them ---- */
 
 static BIO_METHOD *input_method, *output_method;
 
@@ -136,12 +82,12 @@ make_methods(void)
 	input_method = make_method("qnbd input");
 	if (input_method) {
 		BIO_meth_set_read(input_method, input_read);
-		BIO_meth_set_ctrl(input_method, input_control);
+		BIO_meth_set_ctrl(input_method, control);
 	}
 	output_method = make_method("qnbd output");
 	if (output_method) {
 		BIO_meth_set_write(output_method, output_write);
-		BIO_meth_set_ctrl(output_method, output_control);
+		BIO_meth_set_ctrl(output_method, control);
 	}
 }
 

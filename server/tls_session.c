@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include "runtime/buf.h"
@@ -45,7 +46,7 @@ find_key(SSL *ssl, const char *user, unsigned char *key, unsigned size)
 }
 
 static int
-set_up(struct tls_session *session, int fd, bool kernel)
+set_up(struct tls_session *session)
 {
 	BIO *in, *out;
 
@@ -64,13 +65,11 @@ set_up(struct tls_session *session, int fd, bool kernel)
 		return -ENOMEM;
 	}
 	SSL_set_bio(session->ssl, in, out);
-	if (kernel)
-		session->socket = BIO_new_socket(fd, BIO_NOCLOSE);
 	return 0;
 }
 
 int
-tls_session_new(struct tls *tls, int fd, bool kernel,
+tls_session_new(struct tls *tls, bool for_kernel,
     struct tls_session **sessionp)
 {
 	struct tls_session *session = calloc(1, sizeof(*session));
@@ -79,7 +78,8 @@ tls_session_new(struct tls *tls, int fd, bool kernel,
 	if (!session)
 		return -ENOMEM;
 	session->context = tls_context_get(tls);
-	err = set_up(session, fd, kernel);
+	session->keep_secret = for_kernel;
+	err = set_up(session);
 	ERR_clear_error();
 	if (err) {
 		tls_session_free(session);
@@ -95,11 +95,26 @@ tls_session_free(struct tls_session *session)
 	if (!session)
 		return;
 	SSL_free(session->ssl);
-	BIO_free(session->socket);
 	tls_context_put(session->context);
+	explicit_bzero(session->secret, sizeof(session->secret));
 	free(session->in_copy);
 	buf_put(session->out, TLS_OUT_BYTES);
 	free(session);
+}
+
+/* "LABEL CLIENT-RANDOM SECRET"; of the server's first traffic secret. */
+void
+tls_session_keylog(const SSL *ssl, const char *line)
+{
+	struct tls_session *session = SSL_get_app_data(ssl);
+	const char *secret = strrchr(line, ' ');
+
+	if (!session->keep_secret || !secret ||
+	    strncmp(line, "SERVER_TRAFFIC_SECRET_0 ", 24))
+		return;
+	if (OPENSSL_hexstr2buf_ex(session->secret, sizeof(session->secret),
+	    &session->secret_bytes, secret + 1, '\0') != 1)
+		session->secret_bytes = 0;
 }
 
 /* ---- what arrived ---- */
@@ -205,9 +220,33 @@ tls_session_shake(struct tls_session *session)
 	}
 	if (!is_psk(session->ssl))
 		session->user[0] = '\0';
-	session->kernel_sends = session->socket &&
-	    BIO_get_ktls_send(session->socket);
 	return 0;
+}
+
+int
+tls_session_hand_over(struct tls_session *session, int fd)
+{
+	int err = -ENOTSUP;
+
+	assert(session->out_bytes == 0);
+	if (session->secret_bytes > 0)
+		err = tls_kernel_start(session->ssl, fd, session->secret,
+		    session->secret_bytes);
+	session->kernel_sends = !err;
+	explicit_bzero(session->secret, sizeof(session->secret));
+	session->secret_bytes = 0;
+	return err;
+}
+
+/*
+ * The client asks for new keys of ours, too: the kernel could not follow, and
+ * without them the client would be right to end it.
+ */
+static bool
+wants_kernel_keys(const struct tls_session *session)
+{
+	return session->kernel_sends &&
+	    SSL_get_key_update_type(session->ssl) != SSL_KEY_UPDATE_NONE;
 }
 
 /* ---- in the clear ---- */
@@ -232,6 +271,12 @@ tls_session_read(struct tls_session *session, void *data, size_t size,
 		if (err)
 			break;		/* it is told the next time, too */
 		bytes += got;
+	}
+	if (wants_kernel_keys(session)) {
+		session->failed = true;
+		snprintf(session->why, sizeof(session->why), "TLS: the client "
+		    "wants new keys, which the kernel cannot change");
+		return -EPROTO;
 	}
 	*bytesp = bytes;
 	return 0;
@@ -439,8 +484,7 @@ tls_session_describe(const struct tls_session *session, char *text,
 		    (int)strlen(session->user));
 	else if (certificate)
 		print_common_name(certificate, name, sizeof(name));
-	snprintf(text, size, "%s%s%s%s", SSL_get_version(session->ssl),
-	    session->user[0] ? " USER=" : certificate ? " CN=" : "", name,
-	    session->kernel_sends ? " kernel" : "");
+	snprintf(text, size, "%s%s%s", SSL_get_version(session->ssl),
+	    session->user[0] ? " USER=" : certificate ? " CN=" : "", name);
 	return text;
 }

@@ -7,9 +7,8 @@
  * only while there is something in it.  So an idle session holds none of our
  * memory, and it runs on every loop there is.
  *
- * With kernel TLS (struct tls_session::kernel_sends) the socket encrypts:
- * then what is sent in the clear goes straight to it, and only OpenSSL's own
- * messages (alerts) take the way beside it.
+ * Where the kernel can do the sending (struct tls_session::kernel_sends), what
+ * is to be sent goes to the socket as it is, and nothing is written here.
  *
  * One thread at a time uses a session.  Nothing here suspends.
  */
@@ -22,6 +21,7 @@
 #include <sys/uio.h>
 #include "runtime/loop.h"
 #include "server/tls.h"
+#include "server/tls_kernel.h"
 #include "server/tls_psk.h"
 
 /* What one record holds in the clear at most. */
@@ -46,8 +46,11 @@ struct tls_session {
 	uint8_t *out;		/* from buf_get(TLS_OUT_BYTES), or NULL */
 	size_t out_bytes;
 	size_t sending_bytes;	/* of these, in a send under way */
-	BIO *socket;		/* for the kernel's TLS; may be NULL */
 
+	/* For the kernel; the secret is wiped when it has it. */
+	bool keep_secret;
+	uint8_t secret[TLS_KERNEL_SECRET_BYTES_MAX];
+	size_t secret_bytes;
 	bool kernel_sends;
 	bool failed;		/* nothing can be read or written any more */
 	char user[TLS_PSK_USER_BYTES_MAX + 1];	/* whose key it asked for */
@@ -55,10 +58,10 @@ struct tls_session {
 };
 
 /*
- * A server's side of a session on the socket fd, which stays the caller's;
- * kernel: where the kernel can do the sending it may.  -ENOMEM.
+ * A server's side of a session; for_kernel: tls_session_hand_over() may
+ * follow.  -ENOMEM.
  */
-int tls_session_new(struct tls *tls, int fd, bool kernel,
+int tls_session_new(struct tls *tls, bool for_kernel,
     struct tls_session **sessionp);
 
 /* NULL is fine. */
@@ -77,6 +80,12 @@ int tls_session_keep(struct tls_session *session);
  * something to send.
  */
 int tls_session_shake(struct tls_session *session);
+
+/*
+ * After the handshake, when there is nothing to send: lets the kernel do the
+ * sending on the socket fd.  -errno: it will not, and all is as before.
+ */
+int tls_session_hand_over(struct tls_session *session, int fd);
 
 /*
  * The next bytes in the clear, size at most; some are left only if *bytesp is
@@ -99,6 +108,9 @@ void tls_session_end(struct tls_session *session);
 /* What is to be sent; it stays in place till tls_session_sent(). */
 bool tls_session_output(struct tls_session *session, struct iovec *iov);
 void tls_session_sent(struct tls_session *session);
+
+/* For tls.c: OpenSSL tells its secrets here, as for a log of keys. */
+void tls_session_keylog(const SSL *ssl, const char *line);
 
 /* ---- who the client is; since the handshake ---- */
 

@@ -12,6 +12,7 @@
 PATH=$PATH:/usr/sbin:/sbin
 . "${abs_top_srcdir:-.}/tests/functions.sh"
 requires qemu-system-x86_64 qemu-img cpio busybox nbd-client mke2fs e2fsck \
+    openssl \
     depmod modprobe nbdcopy nbdinfo dpkg-deb apt-get python3
 
 guest_seconds_max=${GUEST_SECONDS_MAX:-300}
@@ -61,6 +62,7 @@ make_root()
 	    root/image.qcow2
 	sha256sum <image.raw | cut -d ' ' -f 1 >root/image.sum
 	cp other.raw root/other.raw
+	"$top/tests/pki.sh" root/pki
 	(cd root && find . | cpio -o -H newc --quiet) >initrd
 }
 

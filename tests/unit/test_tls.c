@@ -74,7 +74,7 @@ close_all(void)
 static void
 pair_open(struct pair *pair)
 {
-	ck_assert_int_eq(tls_session_new(tls, -1, false, &pair->server), 0);
+	ck_assert_int_eq(tls_session_new(tls, false, &pair->server), 0);
 	pair->client = SSL_new(client_context);
 	pair->to_client = BIO_new(BIO_s_mem());
 	pair->from_client = BIO_new(BIO_s_mem());
