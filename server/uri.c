@@ -104,8 +104,8 @@ uri_print_client(FILE *out, const struct listener *listener,
 {
 	fprintf(out, "nbd-client ");
 	if (tls)
-		fprintf(out, "-x -A ca-cert.pem -F client-cert.pem "
-		    "-K client-key.pem ");
+		fprintf(out, "-x -cacertfile ca-cert.pem "
+		    "-certfile client-cert.pem -keyfile client-key.pem ");
 	if (export->name[0]) {
 		fprintf(out, "-N ");
 		print_quoted(out, export->name);

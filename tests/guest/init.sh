@@ -166,13 +166,16 @@ stop
 begin "attach with TLS, which the server encrypts"
 serve -v --tls /pki/server --listen tcp:127.0.0.1:10909 \
     one=/tmp/image.qcow2
-/usr/bin/nbd-client -x -A /pki/client/ca-cert.pem \
-    -F /pki/client/client-cert.pem -K /pki/client/client-key.pem \
-    -H localhost -N one 127.0.0.1 10909 /dev/nbd0
+/usr/bin/nbd-client -x -cacertfile /pki/client/ca-cert.pem \
+    -certfile /pki/client/client-cert.pem \
+    -keyfile /pki/client/client-key.pem -tlshostname localhost -N one 127.0.0.1 10909 /dev/nbd0
 cmp /dev/nbd0 /other.raw
 dd if=/image.qcow2 of=/dev/nbd0 bs=64k conv=fsync 2>/dev/null
 dd if=/other.raw of=/dev/nbd0 bs=64k conv=fsync 2>/dev/null
 detach
+nbdcopy "nbds://127.0.0.1:10909/one?tls-certificates=/pki/client" \
+    /tmp/copy.raw
+cmp /tmp/copy.raw /other.raw
 stop
 begin "hand the image over to the host"
 nbdcopy /tmp/image.qcow2 "nbd://10.0.2.2:$result_port/result"
