@@ -9,142 +9,38 @@
  * Pre-shared keys need no files but one, so all sessions here have those.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-#include <openssl/ssl.h>
 #include "server/allow.h"
 #include "server/tls_session.h"
+#include "tests/tls_pair.h"
 #include "tests/unit/test_runtime.h"
 
 #define LONG_BYTES (300 << 10)
-#define KEY_TEXT "000102030405060708090a0b0c0d0e0f"
-
-static struct tls *tls;
-static SSL_CTX *client_context;
-static bool wrong_key;
-
-/* Both ends of one. */
-struct pair {
-	struct tls_session *server;
-	SSL *client;
-	BIO *to_client;
-	BIO *from_client;
-};
-
-static unsigned
-give_key(SSL *ssl, const char *hint, char *user, unsigned user_size,
-    unsigned char *key, unsigned key_size)
-{
-	(void)ssl;
-	(void)hint;
-	ck_assert_uint_ge(key_size, 16);
-	snprintf(user, user_size, "alice");
-	for (unsigned i = 0; i < 16; i++)
-		key[i] = (unsigned char)(i + wrong_key);
-	return 16;
-}
+static struct tls_pairs pairs;
 
 static void
 open_all(void)
 {
-	char path[] = "/tmp/qnbd-test-psk.XXXXXX";
-	const struct tls_options options = {.psk_file = path};
-	struct error error;
-	int fd = mkstemp(path);
-
-	ck_assert_int_ge(fd, 0);
-	dprintf(fd, "alice:" KEY_TEXT "\n#626F62:" KEY_TEXT KEY_TEXT "\n");
-	close(fd);
-	ck_assert_msg(!tls_open(&options, &tls, &error), "%s", error.message);
-	unlink(path);
-	client_context = SSL_CTX_new(TLS_client_method());
-	SSL_CTX_set_psk_client_callback(client_context, give_key);
-	wrong_key = false;
+	tls_pairs_open(&pairs);
 }
 
 static void
 close_all(void)
 {
-	SSL_CTX_free(client_context);
-	tls_close(tls);
+	tls_pairs_close(&pairs);
 }
 
 static void
-pair_open(struct pair *pair)
+pair_start(struct tls_pair *pair)
 {
-	ck_assert_int_eq(tls_session_new(tls, false, &pair->server), 0);
-	pair->client = SSL_new(client_context);
-	pair->to_client = BIO_new(BIO_s_mem());
-	pair->from_client = BIO_new(BIO_s_mem());
-	SSL_set_bio(pair->client, pair->to_client, pair->from_client);
-	SSL_set_connect_state(pair->client);
-}
-
-static void
-pair_close(struct pair *pair)
-{
-	tls_session_free(pair->server);
-	SSL_free(pair->client);
-}
-
-/* What the server has to send arrives; how many bytes. */
-static size_t
-carry_out(struct pair *pair)
-{
-	struct iovec iov;
-
-	if (!tls_session_output(pair->server, &iov))
-		return 0;
-	ck_assert_int_eq(BIO_write(pair->to_client, iov.iov_base,
-	    (int)iov.iov_len), (int)iov.iov_len);
-	tls_session_sent(pair->server);
-	return iov.iov_len;
-}
-
-/* What the client has sent; of memory that is gone afterwards. */
-static void
-carry_in(struct pair *pair)
-{
-	char *data;
-	long bytes = BIO_get_mem_data(pair->from_client, &data);
-	void *copy = malloc((size_t)bytes + 1);
-
-	memcpy(copy, data, (size_t)bytes);
-	(void)BIO_reset(pair->from_client);
-	tls_session_feed(pair->server, copy, (size_t)bytes);
-	ck_assert_int_eq(tls_session_keep(pair->server), 0);
-	free(copy);
-}
-
-/* How the server took it. */
-static int
-shake_hands(struct pair *pair)
-{
-	int err = -EAGAIN;
-
-	for (unsigned i = 0; i < 10 && err == -EAGAIN; i++) {
-		SSL_do_handshake(pair->client);
-		carry_in(pair);
-		err = tls_session_shake(pair->server);
-		carry_out(pair);
-	}
-	if (!err)
-		ck_assert_int_eq(SSL_do_handshake(pair->client), 1);
-	return err;
-}
-
-static void
-pair_start(struct pair *pair)
-{
-	pair_open(pair);
-	ck_assert_int_eq(shake_hands(pair), 0);
+	tls_pair_open(pair, &pairs);
+	ck_assert_int_eq(tls_pair_shake(pair), 0);
 }
 
 /* Sends the iovecs in pieces; the client has to get expected. */
 static void
-check_sending(struct pair *pair, struct iovec *iov, unsigned count,
+check_sending(struct tls_pair *pair, struct iovec *iov, unsigned count,
     const uint8_t *expected, size_t bytes)
 {
 	uint8_t *got = malloc(bytes);
@@ -153,7 +49,7 @@ check_sending(struct pair *pair, struct iovec *iov, unsigned count,
 	while (count > 0) {
 		ck_assert_int_eq(tls_session_write(pair->server, &iov, &count),
 		    0);
-		ck_assert_uint_gt(carry_out(pair), 0);
+		ck_assert_uint_gt(tls_pair_carry_out(pair), 0);
 		while (have < bytes && SSL_read_ex(pair->client, got + have,
 		    bytes - have, &part) == 1)
 			have += part;
@@ -171,7 +67,7 @@ START_TEST(long_and_short_pieces_arrive_in_order)
 	};
 	enum { COUNT = sizeof(lengths) / sizeof(lengths[0]) };
 	struct iovec iov[COUNT];
-	struct pair pair;
+	struct tls_pair pair;
 	uint8_t *data;
 	size_t bytes = 0;
 
@@ -186,7 +82,7 @@ START_TEST(long_and_short_pieces_arrive_in_order)
 	}
 	pair_start(&pair);
 	check_sending(&pair, iov, COUNT, data, bytes);
-	pair_close(&pair);
+	tls_pair_close(&pair);
 	free(data);
 }
 END_TEST
@@ -194,14 +90,14 @@ END_TEST
 START_TEST(what_arrives_is_read_in_any_portions)
 {
 	static uint8_t data[LONG_BYTES], got[LONG_BYTES];
-	struct pair pair;
+	struct tls_pair pair;
 	size_t have = 0, part;
 
 	test_fill(data, sizeof(data), 2);
 	pair_start(&pair);
 	ck_assert_int_eq(SSL_write(pair.client, data, sizeof(data)),
 	    sizeof(data));
-	carry_in(&pair);
+	tls_pair_carry_in(&pair);
 	for (size_t portion = 1; have < sizeof(got); portion = portion * 3 + 1) {
 		size_t size = sizeof(got) - have;
 
@@ -215,7 +111,7 @@ START_TEST(what_arrives_is_read_in_any_portions)
 	ck_assert_int_eq(tls_session_read(pair.server, got, 1, &part),
 	    -EAGAIN);
 	ck_assert_mem_eq(data, got, sizeof(data));
-	pair_close(&pair);
+	tls_pair_close(&pair);
 }
 END_TEST
 
@@ -223,20 +119,20 @@ START_TEST(idle_sessions_keep_no_buffer)
 {
 	struct iovec iov = {(char *)"reply", 5}, *next = &iov;
 	unsigned count = 1;
-	struct pair pair;
+	struct tls_pair pair;
 
 	pair_start(&pair);
 	ck_assert_ptr_null(pair.server->out);
 	ck_assert_int_eq(tls_session_write(pair.server, &next, &count), 0);
 	ck_assert_ptr_nonnull(pair.server->out);
-	carry_out(&pair);
+	tls_pair_carry_out(&pair);
 	ck_assert_ptr_null(pair.server->out);
-	pair_close(&pair);
+	tls_pair_close(&pair);
 }
 END_TEST
 
 static int
-read_one(struct pair *pair)
+read_one(struct tls_pair *pair)
 {
 	uint8_t byte;
 	size_t bytes;
@@ -246,25 +142,25 @@ read_one(struct pair *pair)
 
 START_TEST(a_client_may_change_its_keys)
 {
-	struct pair pair;
+	struct tls_pair pair;
 	struct iovec iov = {(char *)"reply", 5};
 
 	pair_start(&pair);
 	ck_assert_int_eq(SSL_key_update(pair.client,
 	    SSL_KEY_UPDATE_REQUESTED), 1);
 	ck_assert_int_eq(SSL_write(pair.client, "x", 1), 1);
-	carry_in(&pair);
+	tls_pair_carry_in(&pair);
 	ck_assert_int_eq(read_one(&pair), 0);
 	/* It is asked to do the same, and does so with its next reply. */
 	check_sending(&pair, &iov, 1, (const uint8_t *)"reply", 5);
-	pair_close(&pair);
+	tls_pair_close(&pair);
 }
 END_TEST
 
 /* Each has to be answered, and this client takes no answers. */
 START_TEST(a_client_that_only_changes_its_keys_is_stopped)
 {
-	struct pair pair;
+	struct tls_pair pair;
 	int err = -EAGAIN;
 
 	pair_start(&pair);
@@ -272,29 +168,29 @@ START_TEST(a_client_that_only_changes_its_keys_is_stopped)
 		ck_assert_int_eq(SSL_key_update(pair.client,
 		    SSL_KEY_UPDATE_REQUESTED), 1);
 		ck_assert_int_eq(SSL_do_handshake(pair.client), 1);
-		carry_in(&pair);
+		tls_pair_carry_in(&pair);
 		err = read_one(&pair);
 		ck_assert_uint_le(pair.server->out_bytes, TLS_OUT_BYTES);
 	}
 	ck_assert_int_eq(err, -EPROTO);
-	pair_close(&pair);
+	tls_pair_close(&pair);
 }
 END_TEST
 
 START_TEST(ends_are_told_apart)
 {
-	struct pair pair;
+	struct tls_pair pair;
 
 	pair_start(&pair);
 	ck_assert_int_eq(read_one(&pair), -EAGAIN);
 	SSL_shutdown(pair.client);
-	carry_in(&pair);
+	tls_pair_carry_in(&pair);
 	ck_assert_int_eq(read_one(&pair), -ENODATA);
 	ck_assert_int_eq(read_one(&pair), -ENODATA);
 	tls_session_end(pair.server);
-	ck_assert_uint_gt(carry_out(&pair), 0);
+	ck_assert_uint_gt(tls_pair_carry_out(&pair), 0);
 	ck_assert_int_eq(SSL_shutdown(pair.client), 1);
-	pair_close(&pair);
+	tls_pair_close(&pair);
 }
 END_TEST
 
@@ -303,7 +199,7 @@ START_TEST(garbage_fails_for_good)
 	static const uint8_t garbage[64] = {23, 3, 3, 0, 32, 1, 2, 3};
 	struct iovec iov = {(char *)"reply", 5}, *next = &iov;
 	unsigned count = 1;
-	struct pair pair;
+	struct tls_pair pair;
 
 	pair_start(&pair);
 	tls_session_feed(pair.server, garbage, sizeof(garbage));
@@ -312,34 +208,34 @@ START_TEST(garbage_fails_for_good)
 	ck_assert_int_eq(read_one(&pair), -EPROTO);
 	ck_assert_int_eq(tls_session_write(pair.server, &next, &count),
 	    -EPROTO);
-	pair_close(&pair);
+	tls_pair_close(&pair);
 }
 END_TEST
 
 /* In the handshake, and of any kind of it. */
 START_TEST(every_byte_of_the_first_flight_may_be_wrong)
 {
-	struct pair pair;
+	struct tls_pair pair;
 	uint8_t flight[2048];
 	int bytes;
 
-	pair_open(&pair);
+	tls_pair_open(&pair, &pairs);
 	SSL_do_handshake(pair.client);
 	bytes = BIO_read(pair.from_client, flight, sizeof(flight));
 	ck_assert_int_gt(bytes, 100);
-	pair_close(&pair);
+	tls_pair_close(&pair);
 	for (int i = 0; i < bytes; i++) {
 		uint8_t *copy = malloc((size_t)bytes);
 		int err;
 
 		memcpy(copy, flight, (size_t)bytes);
 		copy[i] ^= (uint8_t)(1 + i % 255);
-		pair_open(&pair);
+		tls_pair_open(&pair, &pairs);
 		tls_session_feed(pair.server, copy, (size_t)bytes);
 		err = tls_session_shake(pair.server);
 		ck_assert_msg(err == -EAGAIN || err == -EPROTO, "%d: %d", i,
 		    err);
-		pair_close(&pair);
+		tls_pair_close(&pair);
 		free(copy);
 	}
 }
@@ -350,19 +246,19 @@ END_TEST
 static void
 set_version(int version)
 {
-	SSL_CTX_set_min_proto_version(client_context, version);
-	SSL_CTX_set_max_proto_version(client_context, version);
-	SSL_CTX_set_cipher_list(client_context, "PSK");
+	SSL_CTX_set_min_proto_version(pairs.client, version);
+	SSL_CTX_set_max_proto_version(pairs.client, version);
+	SSL_CTX_set_cipher_list(pairs.client, "PSK");
 }
 
 START_TEST(users_have_shown_their_key)
 {
 	static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
-	struct pair pair;
+	struct tls_pair pair;
 
 	for (unsigned i = 0; i < 2; i++) {
 		set_version(versions[i]);
-		wrong_key = false;
+		pairs.wrong_key = false;
 		pair_start(&pair);
 		ck_assert(tls_session_has_name(pair.server, TLS_NAME_USER,
 		    "alice"));
@@ -372,24 +268,24 @@ START_TEST(users_have_shown_their_key)
 		    ""));
 		ck_assert(!tls_session_has_name(pair.server, TLS_NAME_CN,
 		    "alice"));
-		pair_close(&pair);
-		wrong_key = true;
-		pair_open(&pair);
-		ck_assert_int_eq(shake_hands(&pair), -EPROTO);
-		pair_close(&pair);
+		tls_pair_close(&pair);
+		pairs.wrong_key = true;
+		tls_pair_open(&pair, &pairs);
+		ck_assert_int_eq(tls_pair_shake(&pair), -EPROTO);
+		tls_pair_close(&pair);
 	}
 }
 END_TEST
 
 START_TEST(old_versions_are_refused)
 {
-	struct pair pair;
+	struct tls_pair pair;
 
 	set_version(TLS1_1_VERSION);
-	SSL_CTX_set_cipher_list(client_context, "PSK:@SECLEVEL=0");
-	pair_open(&pair);
-	ck_assert_int_eq(shake_hands(&pair), -EPROTO);
-	pair_close(&pair);
+	SSL_CTX_set_cipher_list(pairs.client, "PSK:@SECLEVEL=0");
+	tls_pair_open(&pair, &pairs);
+	ck_assert_int_eq(tls_pair_shake(&pair), -EPROTO);
+	tls_pair_close(&pair);
 }
 END_TEST
 
@@ -421,7 +317,7 @@ START_TEST(rules_permit)
 		"three:CN=x",
 	};
 	struct allow_list rules = {.count = 4};
-	struct pair pair;
+	struct tls_pair pair;
 
 	for (unsigned i = 0; i < rules.count; i++)
 		ck_assert(allow_parse(texts[i], &rules.list[i]));
@@ -434,7 +330,7 @@ START_TEST(rules_permit)
 	ck_assert(allow_parse("USER=admin", &rules.list[rules.count++]));
 	ck_assert(!allow_permits(&rules, "four", pair.server));
 	ck_assert(allow_permits(&rules, "three", pair.server));
-	pair_close(&pair);
+	tls_pair_close(&pair);
 }
 END_TEST
 
