@@ -223,8 +223,8 @@ connection_flush_channel(struct connection *connection)
 }
 
 /*
- * Moves as many replies as one send may hold into it, if there are any.  How many
- * iovecs there are; what of it is in the pipe (spliced_left) follows them.
+ * Moves as many replies as one send may hold into it, if there are any.  How
+ * many iovecs there are; what of it is in the pipe (spliced_left) follows them.
  */
 static unsigned
 gather(struct connection *connection)

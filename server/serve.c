@@ -53,7 +53,8 @@ static bool
 is_stop_signal(const struct serve *serve, int signal)
 {
 	if (signal == SIGHUP)
-		return !serve->tls && !serve->hangup_ignored && !serve->options->background;
+		return !serve->tls && !serve->hangup_ignored &&
+		    !serve->options->background;
 	return signal == SIGTERM || signal == SIGINT;
 }
 
