@@ -32,7 +32,8 @@ authority()
 {
 	key "$1-key.pem"
 	openssl req -x509 -new -key "$1-key.pem" -out "$1-cert.pem" \
-	    -subj "/CN=qnbd tests" -days 30 -addext basicConstraints=critical,CA:TRUE \
+	    -subj "/CN=qnbd tests" -days 30 \
+	    -addext basicConstraints=critical,CA:TRUE \
 	    -addext keyUsage=critical,keyCertSign,cRLSign 2>/dev/null
 }
 

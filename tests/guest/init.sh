@@ -168,7 +168,8 @@ serve -v --tls /pki/server --listen tcp:127.0.0.1:10909 \
     one=/tmp/image.qcow2
 /usr/bin/nbd-client -x -cacertfile /pki/client/ca-cert.pem \
     -certfile /pki/client/client-cert.pem \
-    -keyfile /pki/client/client-key.pem -tlshostname localhost -N one 127.0.0.1 10909 /dev/nbd0
+    -keyfile /pki/client/client-key.pem -tlshostname localhost \
+    -N one 127.0.0.1 10909 /dev/nbd0
 cmp /dev/nbd0 /other.raw
 dd if=/image.qcow2 of=/dev/nbd0 bs=64k conv=fsync 2>/dev/null
 dd if=/other.raw of=/dev/nbd0 bs=64k conv=fsync 2>/dev/null

@@ -20,13 +20,15 @@ qemu-img convert -f raw -O qcow2 disk.raw disk.qcow2
 # tls_uri WHOSE [EXPORT]: of the server's unix socket.
 tls_uri()
 {
-	echo "nbds+unix://localhost/${2:-}?socket=$sock&tls-certificates=$pki/$1"
+	echo "nbds+unix://localhost/${2:-}?socket=$sock" \
+	    "&tls-certificates=$pki/$1" | tr -d ' '
 }
 
 # psk_uri FILE [USER [EXPORT]]
 psk_uri()
 {
-	echo "nbds+unix://${2:-alice}@localhost/${3:-}?socket=$sock&tls-psk-file=$pki/$1"
+	echo "nbds+unix://${2:-alice}@localhost/${3:-}?socket=$sock" \
+	    "&tls-psk-file=$pki/$1" | tr -d ' '
 }
 
 # gets_in URI
@@ -85,7 +87,8 @@ moves_data()
 	cmp disk.raw back.raw
 	timeout 60 qemu-io --object \
 	    "tls-creds-x509,id=tls,endpoint=client,dir=$pki/client" \
-	    --image-opts "driver=nbd,path=$sock,tls-creds=tls,tls-hostname=localhost" \
+	    --image-opts \
+	    "driver=nbd,path=$sock,tls-creds=tls,tls-hostname=localhost" \
 	    -c 'write -P 5 12345 5432109' -c 'read -P 5 12345 5432109' \
 	    -c 'write -z 1M 70001' -c 'read -P 0 1M 70001' -c 'flush' \
 	    -c 'discard 20M 2M' -c 'read -P 5 5444453 1' >io.out ||

@@ -98,7 +98,7 @@ START_TEST(what_arrives_is_read_in_any_portions)
 	ck_assert_int_eq(SSL_write(pair.client, data, sizeof(data)),
 	    sizeof(data));
 	tls_pair_carry_in(&pair);
-	for (size_t portion = 1; have < sizeof(got); portion = portion * 3 + 1) {
+	for (size_t portion = 1; have < sizeof(got); portion *= 3) {
 		size_t size = sizeof(got) - have;
 
 		if (size > portion)
