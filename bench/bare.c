@@ -412,6 +412,7 @@ accept_all(void *arg)
 int
 main(int argc, char **argv)
 {
+	const struct listener_access access = { 0600, (uid_t)-1, (gid_t)-1 };
 	struct listener *listener = NULL;
 	struct error error;
 	struct co_start start;
@@ -425,7 +426,7 @@ main(int argc, char **argv)
 	result = loop_create(1, &loop);
 	if (result)
 		errx(1, "loop: %s", strerror(-result));
-	if (listener_open_unix(&listener, argv[1], 0600, 0, &error))
+	if (listener_open_unix(&listener, argv[1], &access, 0, &error))
 		errx(1, "%s", error.message);
 	result = file_open(AT_FDCWD, argv[2], FILE_WRITE, 0, &export);
 	if (result)

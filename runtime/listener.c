@@ -2,13 +2,16 @@
 #include "runtime/listener.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <linux/vm_sockets.h>	/* wants the one before it */
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -41,6 +44,7 @@ union any_address {
 	struct sockaddr_un un;
 	struct sockaddr_in ipv4;
 	struct sockaddr_in6 ipv6;
+	struct sockaddr_vm vm;
 	struct sockaddr_storage room;
 };
 
@@ -92,6 +96,34 @@ describe_tcp(struct listener *listener, const union any_address *address,
 	return 0;
 }
 
+/* The number others have for this machine: a host is 2 to its guests. */
+static uint32_t
+local_cid(void)
+{
+	int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+	uint32_t cid = VMADDR_CID_ANY;
+
+	if (fd >= 0) {
+		if (ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid))
+			cid = VMADDR_CID_ANY;
+		close(fd);
+	}
+	return cid == VMADDR_CID_ANY ? VMADDR_CID_LOCAL : cid;
+}
+
+static int
+describe_vsock(struct listener *listener, const struct sockaddr_vm *address)
+{
+	listener->is_vsock = true;
+	listener->is_loopback = true;
+	listener->vsock_cid = address->svm_cid == VMADDR_CID_ANY ?
+	    local_cid() : address->svm_cid;
+	listener->vsock_port = address->svm_port;
+	snprintf(listener->name, sizeof(listener->name), "vsock %u:%u",
+	    listener->vsock_cid, listener->vsock_port);
+	return 0;
+}
+
 int
 listener_describe(struct listener *listener)
 {
@@ -106,6 +138,8 @@ listener_describe(struct listener *listener)
 	case AF_INET:
 	case AF_INET6:
 		return describe_tcp(listener, &address, length);
+	case AF_VSOCK:
+		return describe_vsock(listener, &address.vm);
 	default:
 		return -EAFNOSUPPORT;
 	}

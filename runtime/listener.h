@@ -24,11 +24,15 @@ struct listener {
 	int fd;
 	char name[128];		/* "unix /run/x.sock", "tcp [::1]:109" */
 	bool is_unix;
-	bool is_loopback;	/* reachable from this machine only */
+	bool is_vsock;
+	bool is_loopback;	/* reachable without a network: from here, or
+				 * from virtual machines of this host */
 	bool is_adopted;
 	char fd_name[64];	/* adopted: as LISTEN_FDNAMES has it, or "" */
 	char address[64];	/* TCP: numeric, without brackets */
 	uint16_t port;		/* TCP: as bound, never 0 */
+	uint32_t vsock_cid;	/* by which peers reach it; see vsock(7) */
+	uint32_t vsock_port;
 	char *path;		/* unix: NULL for one without a file */
 
 	/* Private. */
@@ -41,14 +45,22 @@ struct listener {
 	struct op accept;	/* or the poll that comes before it */
 };
 
+/* Who may connect to a unix socket: those who may write to its file. */
+struct listener_access {
+	mode_t mode;		/* permission bits */
+	uid_t uid;		/* its owner, or -1 as it comes */
+	gid_t gid;		/* its group, the same */
+};
+
 /*
- * Opens a unix socket at path with permission bits mode.  A socket file that
+ * Opens a unix socket at path with that access.  A socket file that
  * nobody answers on is replaced; one that somebody does is -EADDRINUSE, tried
  * again for patience_ms (0: at once); a file of another kind is -EEXIST and
  * never touched.
  */
-int listener_open_unix(struct listener **list, const char *path, mode_t mode,
-    unsigned patience_ms, struct error *error);
+int listener_open_unix(struct listener **list, const char *path,
+    const struct listener_access *access, unsigned patience_ms,
+    struct error *error);
 
 /*
  * Opens TCP sockets for all addresses that host (a name, a numeric address
@@ -58,6 +70,10 @@ int listener_open_unix(struct listener **list, const char *path, mode_t mode,
  * -EADDRINUSE is tried again for patience_ms.
  */
 int listener_open_tcp(struct listener **list, const char *host, uint16_t port,
+    unsigned patience_ms, struct error *error);
+
+/* Opens a vsock socket, for virtual machines; port may be any of 32 bits. */
+int listener_open_vsock(struct listener **list, uint32_t port,
     unsigned patience_ms, struct error *error);
 
 /*

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <linux/vm_sockets.h>	/* wants the one before it */
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
@@ -105,7 +106,7 @@ bind_unix(int fd, const struct sockaddr_un *address, unsigned patience_ms)
 
 /* Remembers which file is ours, so that no other is removed at the end. */
 static int
-own_path(struct listener *listener, mode_t mode)
+own_path(struct listener *listener, const struct listener_access *access)
 {
 	struct stat st;
 
@@ -114,12 +115,15 @@ own_path(struct listener *listener, mode_t mode)
 	listener->path_dev = st.st_dev;
 	listener->path_inode = st.st_ino;
 	listener->owns_path = true;
-	return chmod(listener->path, mode) ? -errno : 0;
+	if ((access->uid != (uid_t)-1 || access->gid != (gid_t)-1) &&
+	    lchown(listener->path, access->uid, access->gid))
+		return -errno;
+	return chmod(listener->path, access->mode) ? -errno : 0;
 }
 
 static int
-open_unix(struct listener **added, const char *path, mode_t mode,
-    unsigned patience_ms)
+open_unix(struct listener **added, const char *path,
+    const struct listener_access *access, unsigned patience_ms)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd, err;
@@ -143,7 +147,7 @@ open_unix(struct listener **added, const char *path, mode_t mode,
 	if (err)
 		goto close_listener;
 	/* Nobody gets in before the mode is right and it listens. */
-	err = own_path(*added, mode);
+	err = own_path(*added, access);
 	if (err)
 		goto close_listener;
 	if (listen(fd, SOMAXCONN)) {
@@ -166,11 +170,12 @@ join(struct listener **list, struct listener *added)
 }
 
 int
-listener_open_unix(struct listener **list, const char *path, mode_t mode,
-    unsigned patience_ms, struct error *error)
+listener_open_unix(struct listener **list, const char *path,
+    const struct listener_access *access, unsigned patience_ms,
+    struct error *error)
 {
 	struct listener *added = NULL;
-	int err = open_unix(&added, path, mode, patience_ms);
+	int err = open_unix(&added, path, access, patience_ms);
 
 	switch (-err) {
 	case 0:
@@ -191,6 +196,67 @@ listener_open_unix(struct listener **list, const char *path, mode_t mode,
 		return error_set(error, err, "cannot listen on unix %s: %s",
 		    path, strerror(-err));
 	}
+}
+
+/* ---- vsock ---- */
+
+static int
+bind_vsock(int fd, uint32_t port, unsigned patience_ms)
+{
+	const struct sockaddr_vm address = {
+		.svm_family = AF_VSOCK,
+		.svm_cid = VMADDR_CID_ANY,
+		.svm_port = port,
+	};
+	uint64_t until_ms = now_ms() + patience_ms;
+
+	while (bind(fd, (const struct sockaddr *)&address, sizeof(address))) {
+		if (errno != EADDRINUSE || now_ms() >= until_ms)
+			return -errno;
+		pause_ms(RETRY_MS);
+	}
+	return listen(fd, SOMAXCONN) ? -errno : 0;
+}
+
+static int
+open_vsock(struct listener **added, uint32_t port, unsigned patience_ms)
+{
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+	    0);
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	if (!listener_append(added, fd)) {
+		close(fd);
+		return -ENOMEM;
+	}
+	err = bind_vsock(fd, port, patience_ms);
+	if (!err)
+		err = listener_describe(*added);
+	if (err)
+		listener_close_all(added);
+	return err;
+}
+
+int
+listener_open_vsock(struct listener **list, uint32_t port,
+    unsigned patience_ms, struct error *error)
+{
+	struct listener *added = NULL;
+	int err = open_vsock(&added, port, patience_ms);
+
+	if (!err) {
+		join(list, added);
+		return 0;
+	}
+	error_set(error, err, "cannot listen on vsock port %u: %s", port,
+	    err == -EADDRINUSE ? "the port is in use" : strerror(-err));
+	if (err == -EAFNOSUPPORT)
+		error_hint(error, "the kernel has no vsock: modprobe "
+		    "vhost_vsock on a host, or in a virtual machine "
+		    "vmw_vsock_virtio_transport");
+	return err;
 }
 
 /* ---- TCP ---- */

@@ -5,17 +5,15 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <linux/vm_sockets.h>	/* wants the one before it */
 #include "runtime/co.h"
 
-/* Probes of an idle connection: they end it after SOCK_DEAD_PEER_MS too. */
-#define KEEPALIVE_IDLE_S 60
-#define KEEPALIVE_INTERVAL_S 15
+/* Half of the time an idle connection is let alone, then probed so often. */
 #define KEEPALIVE_COUNT 4
-_Static_assert((KEEPALIVE_IDLE_S + KEEPALIVE_INTERVAL_S * KEEPALIVE_COUNT) *
-    1000 == SOCK_DEAD_PEER_MS, "both ways to notice take the same time");
 
 /* Asked for; the system may allow less (net.core.wmem_max). */
 #define UNIX_SEND_BYTES (1 << 20)
@@ -29,15 +27,25 @@ set_option(int fd, int level, int name, int value)
 	(void)setsockopt(fd, level, name, &value, sizeof(value));
 }
 
+/* Probes end an idle connection, the other option one with unsent bytes. */
+static void
+set_dead_peer(int fd, int seconds)
+{
+	int interval_s = seconds / 2 / KEEPALIVE_COUNT;
+
+	set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE,
+	    seconds - interval_s * KEEPALIVE_COUNT);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT);
+	set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, seconds * 1000);
+}
+
 static void
 set_tcp_options(int fd)
 {
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-	set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
-	set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT);
-	set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, SOCK_DEAD_PEER_MS);
+	set_dead_peer(fd, SOCK_DEAD_PEER_S);
 }
 
 static void
@@ -82,6 +90,24 @@ sock_open(struct sock *sock, int fd)
 	/* The system does not let these grow by themselves, as TCP's do. */
 	if (domain == AF_UNIX)
 		set_option(fd, SOL_SOCKET, SO_SNDBUF, UNIX_SEND_BYTES);
+}
+
+void
+sock_set_dead_peer(const struct sock *sock, unsigned seconds)
+{
+	/* Where it is no TCP socket nothing happens. */
+	set_dead_peer(sock->fd, (int)seconds);
+}
+
+uint64_t
+sock_progress_bytes(const struct sock *sock)
+{
+	struct tcp_info info = {0};
+	socklen_t length = sizeof(info);
+
+	if (getsockopt(sock->fd, IPPROTO_TCP, TCP_INFO, &info, &length))
+		return 0;
+	return info.tcpi_bytes_received + info.tcpi_bytes_acked;
 }
 
 void
@@ -157,6 +183,15 @@ describe_tcp(const struct in6_addr *address, unsigned port,
 	    is_ipv4 ? "tcp %s:%u" : "tcp [%s]:%u", text, port);
 }
 
+/* A machine of this host, or the host. */
+static void
+describe_vsock(const struct sockaddr_vm *address, struct sock_peer *peer)
+{
+	peer->is_loopback = address->svm_cid == VMADDR_CID_LOCAL;
+	snprintf(peer->name, sizeof(peer->name), "vsock %u:%u",
+	    address->svm_cid, address->svm_port);
+}
+
 static struct in6_addr
 mapped(struct in_addr address)
 {
@@ -175,6 +210,7 @@ sock_describe(const struct sock *sock, struct sock_peer *peer)
 		struct sockaddr any;
 		struct sockaddr_in ipv4;
 		struct sockaddr_in6 ipv6;
+		struct sockaddr_vm vm;
 		struct sockaddr_storage room;
 	} address = {0};
 	socklen_t length = sizeof(address);
@@ -194,6 +230,9 @@ sock_describe(const struct sock *sock, struct sock_peer *peer)
 	case AF_INET6:
 		describe_tcp(&address.ipv6.sin6_addr,
 		    ntohs(address.ipv6.sin6_port), peer);
+		break;
+	case AF_VSOCK:
+		describe_vsock(&address.vm, peer);
 		break;
 	}
 }

@@ -20,7 +20,9 @@
 #include "runtime/loop.h"
 
 /* A peer that vanished without a word is noticed after this time. */
-#define SOCK_DEAD_PEER_MS (120 * 1000)
+#define SOCK_DEAD_PEER_S 120
+#define SOCK_DEAD_PEER_S_MIN 10
+#define SOCK_DEAD_PEER_S_MAX (24 * 60 * 60)
 
 /* Directions, or-ed. */
 #define SOCK_RECV	1u
@@ -42,7 +44,8 @@ struct sock {
 
 /* Who is at the other end. */
 struct sock_peer {
-	char name[80];		/* "tcp 1.2.3.4:567", "unix (uid 0, pid 1)" */
+	char name[80];		/* "tcp 1.2.3.4:567", "unix (uid 0, pid 1)",
+				 * "vsock 3:567" */
 	bool is_unix;
 	bool is_loopback;	/* on this machine: loopback TCP, or unix */
 	struct in6_addr address; /* for limits; IPv4 is mapped; unix: zeros */
@@ -56,6 +59,18 @@ struct sock_peer {
  * to give up on a dead peer.  Options that fail are left as they are.
  */
 void sock_open(struct sock *sock, int fd);
+
+/*
+ * Sets another time, in seconds, within the limits above.  It is for TCP; a
+ * peer on this machine does not vanish.
+ */
+void sock_set_dead_peer(const struct sock *sock, unsigned seconds);
+
+/*
+ * Bytes that TCP has brought here and that the peer has acknowledged, together,
+ * or 0 where nobody counts them: does it move at all?
+ */
+uint64_t sock_progress_bytes(const struct sock *sock);
 
 /* Stops the timers and closes the descriptor; no call may be in progress. */
 void sock_close(struct sock *sock);

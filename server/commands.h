@@ -28,6 +28,7 @@ extern const struct command vmstate_command;
 extern const struct command rebase_command;
 extern const struct command commit_command;
 extern const struct command flatten_command;
+extern const struct command tls_command;
 
 #define COMMANDS_MAX 32
 

@@ -26,8 +26,6 @@
 #include "server/splice.h"
 #include "server/tls_session.h"
 
-#define WATCH_LOOKS_MAX (CONNECTION_SEND_TIMEOUT_MS / CONNECTION_WATCH_MS)
-
 static void
 list_append(struct request_list *list, struct request *request)
 {
@@ -54,6 +52,132 @@ connection_note(struct connection *connection, const char *why)
 {
 	if (!connection->why_ended)
 		connection->why_ended = why;
+}
+
+/* ---- room for requests ---- */
+
+static struct budget *
+budget_of(const struct connection *connection)
+{
+	return &connection->server_loop->server->budget;
+}
+
+static void
+wake_receiver(struct connection *connection)
+{
+	struct co *receiver = connection->room_waiter;
+
+	if (!receiver)
+		return;
+	connection->room_waiter = NULL;
+	co_wake(receiver);
+}
+
+static co_fn void
+wait_for_wake(struct connection *connection)
+{
+	connection->room_waiter = co_self();
+	co_suspend();
+}
+
+/* What a connection that holds so much has to have from the budget. */
+static uint64_t
+budget_share(uint64_t memory)
+{
+	return memory > BUDGET_RESERVE_BYTES ?
+	    memory - BUDGET_RESERVE_BYTES : 0;
+}
+
+/* One request is let in whatever it needs, so that none waits for ever. */
+static bool
+is_within_limits(const struct connection *connection, uint64_t bytes)
+{
+	uint64_t memory = connection->memory_in_flight + bytes;
+
+	if (connection->requests_in_flight == 0)
+		return true;
+	return connection->requests_in_flight < CONNECTION_REQUESTS_MAX &&
+	    memory <= CONNECTION_MEMORY_MAX && budget_share(memory) <=
+	    budget_of(connection)->limit_bytes / BUDGET_CLIENTS_MIN;
+}
+
+bool
+connection_room_take(struct connection *connection, uint64_t bytes)
+{
+	uint64_t share = budget_share(connection->memory_in_flight + bytes);
+
+	if (!is_within_limits(connection, bytes))
+		return false;
+	if (share > connection->budget_bytes) {
+		if (!budget_take(budget_of(connection),
+		    share - connection->budget_bytes))
+			return false;
+		connection->budget_bytes = share;
+	}
+	connection->memory_in_flight += bytes;
+	return true;
+}
+
+/* The budget has given what was waited for. */
+static void
+budget_came(struct task *task)
+{
+	struct budget_waiter *waiter = container_of(task,
+	    struct budget_waiter, task);
+	struct connection *connection = container_of(waiter,
+	    struct connection, budget_waiter);
+
+	waiter->waiting = false;
+	connection->budget_bytes += waiter->bytes;
+	wake_receiver(connection);
+}
+
+/* Waits until the budget has given bytes, or there is nobody to answer. */
+static co_fn void
+wait_for_budget(struct connection *connection, uint64_t bytes)
+{
+	struct budget_waiter *waiter = &connection->budget_waiter;
+
+	waiter->task.run = budget_came;
+	budget_wait(budget_of(connection), waiter, bytes);
+	while (waiter->waiting) {
+		if (connection->broken &&
+		    budget_cancel(budget_of(connection), waiter))
+			return;
+		wait_for_wake(connection);
+	}
+}
+
+int
+connection_room_wait(struct connection *connection, uint64_t bytes)
+{
+	uint64_t share;
+
+	while (!is_within_limits(connection, bytes) && !connection->broken)
+		wait_for_wake(connection);
+	share = budget_share(connection->memory_in_flight + bytes);
+	if (share > connection->budget_bytes && !connection->broken)
+		wait_for_budget(connection, share - connection->budget_bytes);
+	connection->memory_in_flight += bytes;
+	if (!connection->broken)
+		return 0;
+	connection_memory_put(connection, bytes);
+	return -EPIPE;
+}
+
+void
+connection_memory_put(struct connection *connection, uint64_t bytes)
+{
+	uint64_t share;
+
+	connection->memory_in_flight -= bytes;
+	share = budget_share(connection->memory_in_flight);
+	if (connection->budget_bytes > share) {
+		budget_put(budget_of(connection),
+		    connection->budget_bytes - share);
+		connection->budget_bytes = share;
+	}
+	wake_receiver(connection);
 }
 
 /* ---- the end ---- */
@@ -130,6 +254,7 @@ end_run(void *arg)
 
 	assert(connection->requests_in_flight == 0);
 	assert(connection->memory_in_flight == 0);
+	assert(connection->budget_bytes == 0);
 	if (connection->export)
 		export_leave(connection->export);
 	server_free_place(server_loop->server);
@@ -158,27 +283,10 @@ connection_break(struct connection *connection, const char *why)
 	connection_note(connection, why);
 	connection->broken = true;
 	sock_shutdown(&connection->sock);
+	wake_receiver(connection);
 }
 
 /* ---- output ---- */
-
-static void
-wake_receiver(struct connection *connection)
-{
-	struct co *receiver = connection->room_waiter;
-
-	if (!receiver)
-		return;
-	connection->room_waiter = NULL;
-	co_wake(receiver);
-}
-
-void
-connection_memory_put(struct connection *connection, uint64_t bytes)
-{
-	connection->memory_in_flight -= bytes;
-	wake_receiver(connection);
-}
 
 /* Nothing is under way that the server itself could bring to an end. */
 static bool
@@ -195,8 +303,8 @@ finish_all(struct connection *connection, struct request_list *list)
 	struct request *request;
 
 	while ((request = list_take(list))) {
-		connection->memory_in_flight -= request->memory;
 		connection->requests_in_flight--;
+		connection_memory_put(connection, request->memory);
 		request_put(connection->server_loop, request);
 	}
 	wake_receiver(connection);
@@ -373,13 +481,16 @@ arrive(struct task *task)
 	struct connection *connection = container_of(task, struct connection,
 	    arrival);
 	struct server_loop *server_loop = connection->server_loop;
+	const struct server_limits *limits = &server_loop->server->limits;
 
 	sock_open(&connection->sock, connection->arrival_fd);
+	if (limits->dead_peer_s != SOCK_DEAD_PEER_S)
+		sock_set_dead_peer(&connection->sock, limits->dead_peer_s);
 	sock_describe(&connection->sock, &connection->peer);
 	connection->started_ns = loop_now_ns(server_loop->loop);
 	sock_set_deadline(&connection->sock, SOCK_RECV | SOCK_SEND,
-	    connection->started_ns + CONNECTION_HANDSHAKE_MS *
-	    UINT64_C(1000000));
+	    connection->started_ns + limits->handshake_s *
+	    UINT64_C(1000000000));
 	link_connection(connection);
 	if (!server_loop->watch.running)
 		timer_start(server_loop->loop, &server_loop->watch,
@@ -449,7 +560,16 @@ connection_shutdown_all(struct server_loop *server_loop)
 		    "server is shutting down and would not wait any longer");
 }
 
-/* Whether the send under way is the one seen WATCH_LOOKS_MAX looks ago. */
+static unsigned
+send_looks_max(const struct connection *connection)
+{
+	unsigned seconds = connection->server_loop->server->limits.send_s;
+
+	return (seconds * 1000 + CONNECTION_WATCH_MS - 1) /
+	    CONNECTION_WATCH_MS;
+}
+
+/* Whether the send under way is the one seen too many looks ago. */
 static bool
 send_is_stuck(struct connection *connection)
 {
@@ -459,7 +579,42 @@ send_is_stuck(struct connection *connection)
 		connection->watched_looks = 0;
 		return false;
 	}
-	return ++connection->watched_looks >= WATCH_LOOKS_MAX;
+	return ++connection->watched_looks >= send_looks_max(connection);
+}
+
+/*
+ * Whether the client keeps memory that others wait for: it has a share of it,
+ * its bytes are awaited or ours not taken, and none of either has moved.
+ */
+static bool
+hoards_memory(struct connection *connection)
+{
+	uint64_t progress;
+
+	if (connection->budget_bytes == 0 ||
+	    !budget_is_short(budget_of(connection)) ||
+	    !(connection->sending.first || connection->payload_awaited)) {
+		connection->hoard_looks = 0;
+		return false;
+	}
+	progress = connection->sends + connection->requests_count +
+	    sock_progress_bytes(&connection->sock);
+	if (progress != connection->hoard_progress)
+		connection->hoard_looks = 0;
+	connection->hoard_progress = progress;
+	return connection->hoard_looks++ >= CONNECTION_HOARD_LOOKS_MAX;
+}
+
+static void
+watch(struct connection *connection)
+{
+	if (connection->broken)
+		return;
+	if (send_is_stuck(connection))
+		connection_break(connection, "client took no replies");
+	else if (hoards_memory(connection))
+		connection_break(connection,
+		    "client stood still while others waited for its memory");
 }
 
 void
@@ -467,7 +622,5 @@ connection_watch_all(struct server_loop *server_loop)
 {
 	for (struct connection *connection = server_loop->connections;
 	    connection; connection = connection->next)
-		if (send_is_stuck(connection))
-			connection_break(connection,
-			    "client took no replies for 60 s");
+		watch(connection);
 }

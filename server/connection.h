@@ -20,6 +20,7 @@
 #include "runtime/co.h"
 #include "runtime/loop.h"
 #include "runtime/sock.h"
+#include "server/budget.h"
 
 struct export;
 struct request;
@@ -36,12 +37,14 @@ struct tls_session;
 #define CONNECTION_SEND_IOV_MAX 128
 #define CONNECTION_SEND_BYTES_MAX (4u << 20)
 
-/* From the first byte to GO or EXPORT_NAME. */
-#define CONNECTION_HANDSHAKE_MS 10000
-
-/* A send that does not end in this time ends the connection. */
-#define CONNECTION_SEND_TIMEOUT_MS 60000
+/* All connections are looked at that often for what is stuck. */
 #define CONNECTION_WATCH_MS 5000
+
+/*
+ * While others wait for memory a connection that holds more than its reserve
+ * must move some bytes between so many looks.
+ */
+#define CONNECTION_HOARD_LOOKS_MAX 2
 
 /* Lines in the log about clients that chose no export, for each loop. */
 #define CONNECTION_STRANGERS_MAX 10
@@ -70,6 +73,7 @@ struct connection {
 	/* Input. */
 	struct op receive;		/* the pooled receive */
 	struct co *room_waiter;		/* the receiver, short of room */
+	struct budget_waiter budget_waiter;	/* its place in the queue */
 	uint8_t partial[NBD_REQUEST_BYTES];	/* a header cut in two */
 	uint8_t partial_bytes;
 	bool payload_awaited;		/* by one of the requests in flight */
@@ -92,9 +96,12 @@ struct connection {
 	uint64_t sends;			/* how many were started */
 	uint64_t watched_sends;		/* the same at the last look */
 	unsigned watched_looks;		/* looks since it last changed */
+	uint64_t hoard_progress;	/* of bytes, at the last look */
+	unsigned hoard_looks;		/* looks since it last changed */
 
 	unsigned requests_in_flight;	/* parsed, reply not sent yet */
 	uint64_t memory_in_flight;	/* bytes of their buffers */
+	uint64_t budget_bytes;		/* what of it the server's budget has */
 
 	/* For the log. */
 	struct sock_peer peer;
@@ -148,6 +155,14 @@ void connection_flush_channel(struct connection *connection);
 
 /* The send under way has ended, well or (broken) not. */
 void connection_sent(struct connection *connection);
+
+/*
+ * Makes room for a request of so much memory and counts it, or waits for that:
+ * others' requests and sockets go on meanwhile.  -EPIPE: nobody is there to
+ * answer any more.
+ */
+bool connection_room_take(struct connection *connection, uint64_t bytes);
+co_fn int connection_room_wait(struct connection *connection, uint64_t bytes);
 
 /* Gives back memory that a request no longer needs. */
 void connection_memory_put(struct connection *connection, uint64_t bytes);

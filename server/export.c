@@ -91,10 +91,15 @@ export_find(const struct export_table *table, struct nbd_text name)
 	return NULL;
 }
 
-void
-export_enter(struct export *export)
+bool
+export_enter(struct export *export, unsigned connections_max)
 {
-	atomic_fetch_add(&export->connections, 1);
+	unsigned before = atomic_fetch_add(&export->connections, 1);
+
+	if (connections_max == 0 || before < connections_max)
+		return true;
+	atomic_fetch_sub(&export->connections, 1);
+	return false;
 }
 
 void

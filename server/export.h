@@ -31,7 +31,7 @@ struct export {
 	uint64_t size_bytes;
 	uint16_t flags;		/* NBD_FLAG_, all but SEND_DF */
 	struct nbd_block_size block_size;
-	bool plain_allowed;	/* without TLS, where there is TLS */
+	bool needs_tls;		/* clients have to start it first */
 	atomic_uint connections;
 };
 
@@ -51,8 +51,11 @@ int export_add(struct export_table *table, const char *name,
 struct export *export_find(const struct export_table *table,
     struct nbd_text name);
 
-/* A connection begins to use export; ended by export_leave(). */
-void export_enter(struct export *export);
+/*
+ * A connection begins to use export; ended by export_leave().  False: so many
+ * do already (0: there is no limit).
+ */
+bool export_enter(struct export *export, unsigned connections_max);
 
 /* When the last connection leaves, what it wrote is made stable first. */
 co_fn void export_leave(struct export *export);

@@ -6,7 +6,7 @@
  *
  * An option is read whole before it is looked at, so a refused one leaves the
  * connection in step.  What a client may cost before it has chosen an export
- * is limited: CONNECTION_HANDSHAKE_MS in all (set with the socket's deadline by
+ * is limited: the time in all (--timeout, set with the socket's deadline by
  * connection.c), HANDSHAKE_BYTES_MAX, HANDSHAKE_OPTIONS_MAX.
  * (Specification: "Handshake", "Option types".)
  */
@@ -132,12 +132,12 @@ objection(const struct handshake *handshake, const struct export *export)
 	uint32_t type = handshake->option.type;
 
 	if (is_plain_beside_tls(handshake) &&
-	    (!export || !export->plain_allowed))
+	    (!export || export->needs_tls))
 		return type == NBD_OPT_GO || type == NBD_OPT_INFO ?
 		    NBD_REP_ERR_TLS_REQD : NBD_REP_ERR_UNKNOWN;
 	if (!export)
 		return NBD_REP_ERR_UNKNOWN;
-	if (server->tls && !export->plain_allowed &&
+	if (export->needs_tls &&
 	    !allow_permits(server->allow, export->name, connection->tls))
 		return NBD_REP_ERR_POLICY;
 	return 0;
@@ -242,12 +242,16 @@ transmission_flags(const struct handshake *handshake,
 	    (handshake->structured_replies ? NBD_FLAG_SEND_DF : 0);
 }
 
-static void
+/* False: the export has all the clients it may have. */
+static bool
 choose(struct handshake *handshake, struct export *export,
     struct nbd_text name)
 {
 	struct connection *connection = handshake->connection;
+	const struct server *server = connection->server_loop->server;
 
+	if (!export_enter(export, server->limits.export_connections_max))
+		return false;
 	connection->terms = (struct nbd_terms){
 		.export_bytes = export->size_bytes,
 		.block_bytes_min = export->block_size.minimum,
@@ -256,8 +260,8 @@ choose(struct handshake *handshake, struct export *export,
 		.meta_context = handshake->context_name &&
 		    nbd_text_equal(name, handshake->context_name),
 	};
-	export_enter(export);
 	connection->export = export;
+	return true;
 }
 
 /* The one option that has no error reply: closing says it all. */
@@ -284,10 +288,13 @@ export_name(struct handshake *handshake)
 		    "asked for an unknown export");
 		return -ENOENT;
 	}
+	if (!choose(handshake, export, name)) {
+		connection_note(connection, "the export has enough clients");
+		return -EBUSY;
+	}
 	handshake->out_bytes = nbd_handshake_put_export(handshake->out,
 	    export->size_bytes, transmission_flags(handshake, export),
 	    no_zeroes);
-	choose(handshake, export, name);
 	return LEAD_ON;
 }
 
@@ -330,12 +337,13 @@ go(struct handshake *handshake)
 	error = objection(handshake, export);
 	if (error)
 		return put_objection(handshake, error);
+	if (handshake->option.type == NBD_OPT_GO &&
+	    !choose(handshake, export, wanted.name))
+		return put_error(handshake, NBD_REP_ERR_POLICY,
+		    "the export has all the clients it may have at once");
 	put_facts(handshake, export, &wanted);
 	put_ack(handshake);
-	if (handshake->option.type == NBD_OPT_INFO)
-		return GO_ON;
-	choose(handshake, export, wanted.name);
-	return LEAD_ON;
+	return handshake->option.type == NBD_OPT_GO ? LEAD_ON : GO_ON;
 }
 
 /* ---- other options ---- */

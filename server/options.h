@@ -19,7 +19,7 @@
 #define EXIT_USAGE 64
 
 /* Options that one command may have, and times a list option may be given. */
-#define OPTIONS_MAX 48
+#define OPTIONS_MAX 64
 #define OPTION_TEXTS_MAX 64
 
 enum option_kind {

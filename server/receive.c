@@ -47,31 +47,6 @@ next_header(struct input *input)
 	return connection->partial;
 }
 
-/* One request is let in whatever it needs, so that none waits for ever. */
-static bool
-has_room(const struct connection *connection, uint64_t memory)
-{
-	if (connection->requests_in_flight == 0)
-		return true;
-	return connection->requests_in_flight < CONNECTION_REQUESTS_MAX &&
-	    connection->memory_in_flight + memory <= CONNECTION_MEMORY_MAX;
-}
-
-static co_fn int
-wait_for_room(struct input *input, uint64_t memory)
-{
-	struct connection *connection = input->connection;
-	int err = input_detach(input);
-
-	if (err)
-		return err;
-	while (!has_room(connection, memory)) {
-		connection->room_waiter = co_self();
-		co_suspend();
-	}
-	return connection->broken ? -EPIPE : 0;
-}
-
 static co_fn int
 receive_payload(struct input *input, struct request *request)
 {
@@ -112,20 +87,24 @@ drop_payload(struct input *input, size_t length)
 	return err;
 }
 
-/* The request is in flight from here to the end of its reply's send. */
+/*
+ * The request is in flight from here to the end of its reply's send.  Its
+ * memory is counted already.
+ */
 static struct request *
 admit(struct connection *connection, const struct nbd_request *wire,
     uint64_t memory)
 {
 	struct request *request = request_get(connection->server_loop);
 
-	if (!request)
+	if (!request) {
+		connection_memory_put(connection, memory);
 		return NULL;
+	}
 	request->connection = connection;
 	request->wire = *wire;
 	request->memory = memory;
 	connection->requests_in_flight++;
-	connection->memory_in_flight += memory;
 	connection->requests_count++;
 	return request;
 }
@@ -135,8 +114,8 @@ dismiss(struct request *request)
 {
 	struct connection *connection = request->connection;
 
-	connection->memory_in_flight -= request->memory;
 	connection->requests_in_flight--;
+	connection_memory_put(connection, request->memory);
 	request_put(connection->server_loop, request);
 }
 
@@ -158,8 +137,10 @@ begin_request(struct input *input, const struct nbd_request *wire)
 	struct request *request;
 	int err = 0;
 
-	if (!has_room(connection, memory)) {
-		err = wait_for_room(input, memory);
+	if (!connection_room_take(connection, memory)) {
+		err = input_detach(input);
+		if (!err)
+			err = connection_room_wait(connection, memory);
 		if (err)
 			return err;
 	}

@@ -5,11 +5,14 @@
  * One coroutine on loop 0 does it all in order; another waits for signals.
  * The first SIGTERM, SIGINT or (in the foreground) SIGHUP stops the server in
  * good order, a second one ends the process where it stands, which leaves the
- * images as a power loss would: consistent.
+ * images as a power loss would: consistent.  The end of the only client
+ * (--stdio), of the command (--run) and of the parent (--exit-with-parent) are
+ * like the first.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 #include "qcow2/check.h"
@@ -21,11 +24,13 @@
 #include "runtime/thread.h"
 #include "runtime/worker.h"
 #include "server/background.h"
+#include "server/child.h"
 #include "server/commands.h"
 #include "server/serve.h"
 #include "server/progress.h"
 #include "server/server.h"
 #include "server/size.h"
+#include "server/stdio.h"
 #include "server/tls.h"
 
 /* ---- serving ---- */
@@ -40,8 +45,14 @@ struct serve {
 	struct group signal_group;
 	struct co_start start;
 	struct co_start signals_start;
+	char *private_directory;	/* of a socket, or NULL */
+	struct stdio stdio;
+	struct group guests;	/* the coroutine of --stdio */
+	struct co_start stdio_start;
+	pid_t child;		/* the command of --run, or 0 */
 	bool hangup_ignored;
 	bool stopping;
+	unsigned stop_signals;
 	struct co *stop_waiter;
 	struct progress progress;	/* of a repair */
 	int report;		/* to the parent, or -1 */
@@ -92,6 +103,30 @@ reload_tls(struct serve *serve)
 	free(job);
 }
 
+static void
+begin_to_stop(struct serve *serve)
+{
+	if (serve->stopping)
+		return;
+	serve->stopping = true;
+	if (serve->stop_waiter)
+		co_wake(serve->stop_waiter);
+}
+
+/* The command of --run may be what ended: then that is all. */
+static void
+look_after_child(struct serve *serve)
+{
+	int exit_code;
+
+	if (!serve->child || !child_ended(serve->child, &exit_code))
+		return;
+	serve->child = 0;
+	serve->exit_code = exit_code;
+	log_info("the command has ended status=%d", exit_code);
+	begin_to_stop(serve);
+}
+
 static co_fn void
 signals_run(void *arg)
 {
@@ -101,17 +136,17 @@ signals_run(void *arg)
 	while ((number = signals_wait(&serve->signals)) >= 0) {
 		if (number == SIGHUP && serve->tls)
 			reload_tls(serve);
+		if (number == SIGCHLD)
+			look_after_child(serve);
 		if (!is_stop_signal(serve, number))
 			continue;
-		if (serve->stopping) {
+		if (serve->stop_signals++ > 0) {
 			log_warning("told to stop twice, so stopping at once");
 			log_flush(100);
 			_exit(1);
 		}
-		serve->stopping = true;
 		log_info("stopping signal=%s", sigabbrev_np(number));
-		if (serve->stop_waiter)
-			co_wake(serve->stop_waiter);
+		begin_to_stop(serve);
 	}
 	group_leave(&serve->signal_group);
 }
@@ -208,7 +243,8 @@ open_export(struct serve *serve, unsigned index, struct error *error)
 		    options->images[index], strerror(-err));
 	}
 	export = serve->server.exports.list[index];
-	export->plain_allowed = serve_allows_plain(options, export->name);
+	export->needs_tls = serve_has_tls(options) &&
+	    !serve_allows_plain(options, export->name);
 	log_export(export);
 	return 0;
 }
@@ -247,6 +283,48 @@ tell_ready(struct serve *serve)
 		background_report(serve->report);
 }
 
+/* ---- --stdio and --run ---- */
+
+static co_fn void
+stdio_run(void *arg)
+{
+	struct serve *serve = arg;
+	int fd, err = stdio_open(&serve->stdio, &fd);
+
+	if (err) {
+		log_error("cannot use standard input and output error=%s",
+		    strerror(-err));
+		serve->exit_code = 1;
+	} else {
+		server_serve_one(&serve->server, fd);
+	}
+	begin_to_stop(serve);
+	group_leave(&serve->guests);
+}
+
+static int
+run_command(struct serve *serve, struct error *error)
+{
+	int err = child_start(serve->options->run, &serve->signals.saved_mask,
+	    serve->listeners, serve->server.exports.list[0], &serve->child);
+
+	return err ? error_set(error, err, "cannot run the command: %s",
+	    strerror(-err)) : 0;
+}
+
+static int
+listen_somewhere(struct serve *serve, struct error *error)
+{
+	const struct serve_options *options = serve->options;
+
+	if (options->stdio)
+		return 0;
+	if (options->run && !serve->listeners && !serve_listen_wanted(options))
+		return serve_listen_private(&serve->listeners,
+		    &serve->private_directory, error);
+	return serve_listen(options, &serve->listeners, error);
+}
+
 static co_fn int
 begin_serving(struct serve *serve, struct error *error)
 {
@@ -257,20 +335,32 @@ begin_serving(struct serve *serve, struct error *error)
 	key_ring_free(&serve->keys);
 	if (err || serve->stopping)
 		return err;
-	err = serve_listen(options, &serve->listeners, error);
+	err = listen_somewhere(serve, error);
+	if (!err && options->pid_file)
+		err = background_write_pid(options->pid_file, error);
 	if (err)
 		return err;
-	if (options->pid_file) {
-		err = background_write_pid(options->pid_file, error);
-		if (err)
-			return err;
-	}
 	err = server_accept(&serve->server, serve->listeners);
 	if (err)
 		return error_set(error, err, "cannot serve: %s",
 		    strerror(-err));
 	tell_ready(serve);
-	return 0;
+	if (options->stdio) {
+		group_enter(&serve->guests);
+		co_start(&serve->stdio_start, stdio_run, serve);
+	}
+	return options->run ? run_command(serve, error) : 0;
+}
+
+/* Its end is waited for here, and not where signals are. */
+static co_fn void
+end_child(struct serve *serve)
+{
+	pid_t child = serve->child;
+
+	serve->child = 0;
+	if (child)
+		child_stop(child);
 }
 
 /* Undoes whatever begin_serving() got done. */
@@ -281,10 +371,15 @@ end_serving(struct serve *serve)
 	server_accept_end(&serve->server, serve->listeners);
 	listener_close_all(&serve->listeners);
 	server_drain(&serve->server);
+	group_wait(&serve->guests);
 	if (export_close_all(&serve->server.exports))
 		serve->exit_code = 1;
 	if (serve->options->pid_file)
 		unlink(serve->options->pid_file);
+	if (serve->private_directory)
+		rmdir(serve->private_directory);
+	free(serve->private_directory);
+	end_child(serve);
 }
 
 static co_fn void
@@ -296,11 +391,11 @@ serve_main(void *arg)
 
 	group_enter(&serve->signal_group);
 	co_start(&serve->signals_start, signals_run, serve);
-	if (begin_serving(serve, &error))
-		serve->exit_code = error_print(&error);
-	else
+	began = !begin_serving(serve, &error);
+	if (began)
 		wait_for_stop(serve);
-	began = serve->exit_code == 0;
+	else
+		serve->exit_code = error_print(&error);
 	end_serving(serve);
 	signals_stop(&serve->signals);
 	group_wait(&serve->signal_group);
@@ -340,6 +435,15 @@ fail(const char *what, int err)
 	return error_print(&error);
 }
 
+/* Its end becomes a SIGTERM; false if it has ended already. */
+static bool
+follow_parent(void)
+{
+	pid_t parent = getppid();
+
+	return !prctl(PR_SET_PDEATHSIG, SIGTERM) && getppid() == parent;
+}
+
 static unsigned
 loops_wanted(const struct serve_options *options)
 {
@@ -355,6 +459,15 @@ static int
 run_server(struct serve *serve)
 {
 	const struct serve_options *options = serve->options;
+	const struct server_limits limits = {
+		.connections_max = (unsigned)options->connections_max,
+		.export_connections_max =
+		    (unsigned)options->export_connections_max,
+		.memory_bytes = (uint64_t)options->memory_bytes,
+		.handshake_s = (unsigned)options->handshake_s,
+		.send_s = (unsigned)options->send_s,
+		.dead_peer_s = (unsigned)options->dead_peer_s,
+	};
 	int err;
 
 	if (options->verbose)
@@ -362,8 +475,7 @@ run_server(struct serve *serve)
 	err = loop_engine_select((enum loop_engine)options->io);
 	if (err < 0)
 		return fail("io_uring cannot be used here (--io uring)", err);
-	err = server_init(&serve->server, loops_wanted(options),
-	    (unsigned)options->connections_max);
+	err = server_init(&serve->server, loops_wanted(options), &limits);
 	if (err)
 		return fail("cannot start the event loops", err);
 	serve->server.tls = serve->tls;
@@ -372,6 +484,7 @@ run_server(struct serve *serve)
 	co_start(&serve->start, serve_main, serve);
 	loop_run(serve->server.loops[0].loop);
 	server_destroy(&serve->server);
+	stdio_finish(&serve->stdio);
 	worker_stop();
 	log_flush(1000);
 	return serve->exit_code;
@@ -401,8 +514,14 @@ run_process(struct serve *serve)
 	struct error error = {0};
 	int err, exit_code;
 
+	if (options->exit_with_parent && !follow_parent())
+		return fail("the program that started it", -ESRCH);
 	if (listener_adopt(&serve->listeners, &error) < 0)
 		return error_print(&error);
+	if (options->stdio && serve->listeners)
+		return options_complain(&serve_command, "--stdio serves the "
+		    "one client that is there already, but a socket was "
+		    "handed over");
 	if (options->background) {
 		err = background_begin(&serve->report);
 		if (err)

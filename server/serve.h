@@ -8,12 +8,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "runtime/error.h"
+#include "runtime/listener.h"
 #include "server/allow.h"
 #include "server/export.h"
 #include "server/key.h"
 #include "server/options.h"
-
-struct listener;
 
 /* A socket or lock that its last holder is about to let go is waited for. */
 #define SERVE_PATIENCE_MS 2000
@@ -24,6 +23,9 @@ struct listener;
 struct serve_options {
 	struct option_texts listen;
 	struct option_texts unix_paths;
+	const char *socket_mode;
+	const char *socket_owner;
+	struct listener_access socket_access;	/* what these two say */
 	const char *bind;
 	int64_t port;
 	const char *export_name;
@@ -42,7 +44,15 @@ struct serve_options {
 	int io;			/* enum loop_engine */
 	int64_t metadata_cache_bytes;
 	int64_t connections_max;
+	int64_t export_connections_max;
+	int64_t memory_bytes;
+	int64_t handshake_s;
+	int64_t send_s;
+	int64_t dead_peer_s;
 	bool insecure_plaintext;
+	bool stdio;
+	const char *run;
+	bool exit_with_parent;
 	bool print_uri;
 	int64_t ready_fd;
 	bool verbose;
@@ -91,10 +101,23 @@ serve_has_tls(const struct serve_options *options)
 bool serve_allows_plain(const struct serve_options *options,
     const char *export_name);
 
+/* Whether any listener was asked for. */
+bool serve_listen_wanted(const struct serve_options *options);
+
+/*
+ * Listens where only this user finds it: on a unix socket in a new directory,
+ * which the caller removes afterwards, and frees its name.  -errno.
+ */
+int serve_listen_private(struct listener **list, char **directoryp,
+    struct error *error);
+
 /* Whether text has the form that --listen takes. */
 bool serve_listen_valid(const char *text);
 
-/* Prints the URIs of all exports, and on a terminal what to do with them. */
+/*
+ * Prints the URIs of all exports, and on a terminal what to do with them; of no
+ * listener nothing.
+ */
 void serve_announce(const struct serve_options *options,
     const struct listener *listeners, const struct export_table *exports);
 

@@ -12,6 +12,7 @@
 
 #define UNIX_PREFIX "unix:"
 #define TCP_PREFIX "tcp:"
+#define VSOCK_PREFIX "vsock:"
 #define HOST_BYTES_MAX 255
 
 static bool
@@ -49,11 +50,27 @@ split_tcp(const char *text, char host[HOST_BYTES_MAX + 1], uint16_t *portp)
 	return true;
 }
 
+static bool
+parse_vsock(const char *text, uint32_t *portp)
+{
+	char *end;
+	unsigned long long port = strtoull(text, &end, 10);
+
+	if (text[0] < '0' || text[0] > '9' || *end || port > UINT32_MAX)
+		return false;
+	*portp = (uint32_t)port;
+	return true;
+}
+
 bool
 serve_listen_valid(const char *text)
 {
 	char host[HOST_BYTES_MAX + 1];
+	uint32_t vsock_port;
 	uint16_t port;
+
+	if (has_prefix(text, VSOCK_PREFIX))
+		return parse_vsock(text + strlen(VSOCK_PREFIX), &vsock_port);
 
 	if (has_prefix(text, UNIX_PREFIX))
 		return text[strlen(UNIX_PREFIX)] != '\0';
@@ -61,37 +78,81 @@ serve_listen_valid(const char *text)
 	    split_tcp(text + strlen(TCP_PREFIX), host, &port);
 }
 
-/* As the umask has it for any file. */
 static int
-open_unix(struct listener **list, const char *path, struct error *error)
+open_unix(struct listener **list, const char *path,
+    const struct serve_options *options, struct error *error)
 {
-	mode_t mask = umask(0);
-
-	umask(mask);
-	return listener_open_unix(list, path, 0666 & ~mask, SERVE_PATIENCE_MS,
-	    error);
+	return listener_open_unix(list, path, &options->socket_access,
+	    SERVE_PATIENCE_MS, error);
 }
 
 static int
-open_text(struct listener **list, const char *text, struct error *error)
+open_text(struct listener **list, const char *text,
+    const struct serve_options *options, struct error *error)
 {
 	char host[HOST_BYTES_MAX + 1];
+	uint32_t vsock_port = 0;
 	uint16_t port = 0;
 
 	if (has_prefix(text, UNIX_PREFIX))
-		return open_unix(list, text + strlen(UNIX_PREFIX), error);
+		return open_unix(list, text + strlen(UNIX_PREFIX), options,
+		    error);
+	if (has_prefix(text, VSOCK_PREFIX)) {
+		parse_vsock(text + strlen(VSOCK_PREFIX), &vsock_port);
+		return listener_open_vsock(list, vsock_port,
+		    SERVE_PATIENCE_MS, error);
+	}
 	split_tcp(text + strlen(TCP_PREFIX), host, &port);
 	return listener_open_tcp(list, host, port, SERVE_PATIENCE_MS, error);
+}
+
+bool
+serve_listen_wanted(const struct serve_options *options)
+{
+	return options->listen.count > 0 || options->unix_paths.count > 0 ||
+	    options->bind || options->port >= 0;
 }
 
 /* Nothing said at all means the standard port, on this machine only. */
 static bool
 wants_short_tcp(const struct serve_options *options, bool adopted)
 {
-	if (options->bind || options->port >= 0)
-		return true;
-	return !adopted && options->listen.count == 0 &&
-	    options->unix_paths.count == 0;
+	return options->bind || options->port >= 0 ||
+	    (!adopted && !serve_listen_wanted(options));
+}
+
+int
+serve_listen_private(struct listener **list, char **directoryp,
+    struct error *error)
+{
+	const struct listener_access access = {
+		0600, (uid_t)-1, (gid_t)-1,
+	};
+	const char *parent = getenv("TMPDIR");
+	char *directory, *path;
+	int err = -ENOMEM;
+
+	if (asprintf(&directory, "%s/qnbd-XXXXXX",
+	    parent && parent[0] ? parent : "/tmp") < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	if (!mkdtemp(directory)) {
+		err = error_set(error, -errno, "cannot make a directory for a "
+		    "socket, %s: %s", directory, strerror(errno));
+		goto free_directory;
+	}
+	if (asprintf(&path, "%s/socket", directory) < 0)
+		goto remove_directory;
+	err = listener_open_unix(list, path, &access, 0, error);
+	free(path);
+	if (!err) {
+		*directoryp = directory;
+		return 0;
+	}
+remove_directory:
+	rmdir(directory);
+free_directory:
+	free(directory);
+	return err;
 }
 
 static int
@@ -126,9 +187,11 @@ serve_listen(const struct serve_options *options, struct listener **list,
 	int err = 0;
 
 	for (unsigned i = 0; i < options->listen.count && !err; i++)
-		err = open_text(list, options->listen.list[i], error);
+		err = open_text(list, options->listen.list[i], options,
+		    error);
 	for (unsigned i = 0; i < options->unix_paths.count && !err; i++)
-		err = open_unix(list, options->unix_paths.list[i], error);
+		err = open_unix(list, options->unix_paths.list[i], options,
+		    error);
 	if (!err && wants_short_tcp(options, adopted))
 		err = listener_open_tcp(list,
 		    options->bind ? options->bind : "127.0.0.1",
@@ -143,16 +206,15 @@ static void
 announce(const struct serve_options *options, const struct listener *listener,
     const struct export *export)
 {
-	bool tls = serve_has_tls(options) && !export->plain_allowed;
-
-	uri_print(stdout, listener, export, tls);
+	uri_print(stdout, listener, export);
 	putchar('\n');
-	if (options->print_uri || !isatty(STDOUT_FILENO))
+	/* Not all clients know vsock. */
+	if (options->print_uri || !isatty(STDOUT_FILENO) || listener->is_vsock)
 		return;
 	printf("  ");
-	uri_print_client(stdout, listener, export, tls);
+	uri_print_client(stdout, listener, export);
 	printf("\n  ");
-	uri_print_drive(stdout, listener, export, tls);
+	uri_print_drive(stdout, listener, export);
 	putchar('\n');
 }
 
@@ -160,8 +222,12 @@ void
 serve_announce(const struct serve_options *options,
     const struct listener *listeners, const struct export_table *exports)
 {
-	/* Who hands a socket over knows it, and may share standard output. */
-	bool quiet = listeners->is_adopted && !options->print_uri;
+	/*
+	 * Who hands a socket over knows it, and may share standard output; so
+	 * may the command that is told.
+	 */
+	bool quiet = !options->print_uri && (options->run ||
+	    (listeners && listeners->is_adopted));
 
 	for (const struct listener *listener = listeners; listener;
 	    listener = listener->next) {

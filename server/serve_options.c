@@ -6,15 +6,18 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "proto/nbd.h"
 #include "qcow2/image.h"
 #include "runtime/loop.h"
 #include "server/commands.h"
 #include "server/serve.h"
 #include "server/server.h"
+#include "server/socket_access.h"
 
 #define MIB (INT64_C(1) << 20)
 #define METADATA_CACHE_BYTES_MAX (INT64_C(1) << 40)
+#define MEMORY_BYTES_MAX (INT64_C(1) << 40)
 
 static const char *const format_names[] = {
 	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
@@ -36,9 +39,15 @@ static const char *const io_names[] = {
 
 const struct option_spec serve_specs[] = {
 	{ "listen", 0, OPTION_TEXTS, "ADDRESS",
-	  "unix:PATH or tcp:ADDR:PORT, repeatable", FIELD(listen) },
+	  "unix:PATH, tcp:ADDR:PORT or vsock:PORT, repeatable",
+	  FIELD(listen) },
 	{ "unix", 'u', OPTION_TEXTS, "PATH",
 	  "listen on a unix socket", FIELD(unix_paths) },
+	{ "socket-mode", 0, OPTION_TEXT, "MODE",
+	  "permissions of unix sockets (0666 without the umask's)",
+	  FIELD(socket_mode) },
+	{ "socket-owner", 0, OPTION_TEXT, "USER[:GROUP]",
+	  "whose unix sockets are", FIELD(socket_owner) },
 	{ "bind", 'b', OPTION_TEXT, "ADDR",
 	  "listen on this address (127.0.0.1)", FIELD(bind) },
 	{ "port", 'p', OPTION_NUMBER, "PORT",
@@ -85,11 +94,37 @@ const struct option_spec serve_specs[] = {
 	  "memory for tables of each image (64M)",
 	  FIELD(metadata_cache_bytes), .min = MIB,
 	  .max = METADATA_CACHE_BYTES_MAX },
-	{ "max-connections", 0, OPTION_NUMBER, "N",
+	{ "max-connections", 'e', OPTION_NUMBER, "N",
 	  "clients at once (1024)", FIELD(connections_max),
 	  .min = 1, .max = SERVER_CONNECTIONS_LIMIT },
+	{ "max-export-connections", 0, OPTION_NUMBER, "N",
+	  "clients of one export at once (no limit)",
+	  FIELD(export_connections_max),
+	  .min = 1, .max = SERVER_CONNECTIONS_LIMIT },
+	{ "memory", 0, OPTION_SIZE, "SIZE",
+	  "for payloads of all clients (1G)", FIELD(memory_bytes),
+	  .min = (int64_t)BUDGET_BYTES_MIN, .max = MEMORY_BYTES_MAX },
+	{ "timeout", 0, OPTION_NUMBER, "SECONDS",
+	  "for a client to choose an export (10)", FIELD(handshake_s),
+	  .min = 1, .max = SERVER_SECONDS_MAX },
+	{ "send-timeout", 0, OPTION_NUMBER, "SECONDS",
+	  "for a client to take its replies (60)", FIELD(send_s),
+	  .min = 1, .max = SERVER_SECONDS_MAX },
+	{ "dead-peer", 0, OPTION_NUMBER, "SECONDS",
+	  "until a TCP client that is silent counts as dead (120)",
+	  FIELD(dead_peer_s),
+	  .min = SOCK_DEAD_PEER_S_MIN, .max = SOCK_DEAD_PEER_S_MAX },
 	{ "insecure-plaintext", 0, OPTION_FLAG, NULL,
 	  "allow TCP beyond this machine", FIELD(insecure_plaintext) },
+	{ "stdio", 0, OPTION_FLAG, NULL,
+	  "serve one client on standard input and output",
+	  FIELD(stdio) },
+	{ "run", 0, OPTION_TEXT, "COMMAND",
+	  "serve while a shell runs this; $uri is the first URI",
+	  FIELD(run) },
+	{ "exit-with-parent", 0, OPTION_FLAG, NULL,
+	  "stop when the program that started it ends",
+	  FIELD(exit_with_parent) },
 	{ "print-uri", 0, OPTION_FLAG, NULL,
 	  "print the URIs and nothing else", FIELD(print_uri) },
 	{ "ready-fd", 0, OPTION_NUMBER, "N",
@@ -109,10 +144,10 @@ const struct option_spec serve_specs[] = {
 	{ "tls-no-verify-clients", 0, OPTION_FLAG, NULL,
 	  "with --tls: clients need no certificate", FIELD(tls_no_verify) },
 	{ "tls-optional", 0, OPTION_TEXTS, "NAME",
-	  "an export that is served without TLS, too; repeatable",
+	  "this export also without TLS; repeatable",
 	  FIELD(tls_optional) },
-	{ "allow", 0, OPTION_TEXTS, "[NAME:]CN=...|DNS=...|USER=...",
-	  "whom TLS must show for the export, repeatable",
+	{ "allow", 0, OPTION_TEXTS, "[NAME:]CN=TEXT",
+	  "who may use it; also DNS=, USER=; repeatable",
 	  FIELD(allow_texts) },
 	{ .name = NULL },
 };
@@ -296,6 +331,31 @@ check_tls(struct serve_options *options)
 
 /* ---- checks ---- */
 
+/* Where nothing is said: as the umask has it for any file. */
+static int
+check_access(struct serve_options *options)
+{
+	struct listener_access *access = &options->socket_access;
+	mode_t mask = umask(0);
+
+	umask(mask);
+	*access = (struct listener_access){
+		0666 & ~mask, (uid_t)-1, (gid_t)-1,
+	};
+	if (options->socket_mode &&
+	    !socket_mode_parse(options->socket_mode, &access->mode))
+		return options_complain(&serve_command,
+		    "--socket-mode %s: this takes octal permissions, as 0660",
+		    options->socket_mode);
+	if (options->socket_owner &&
+	    !socket_owner_parse(options->socket_owner, access))
+		return options_complain(&serve_command,
+		    "--socket-owner %s: there is no such user or group; this "
+		    "takes USER, USER:GROUP or :GROUP", options->socket_owner);
+	return 0;
+}
+
+
 static int
 check_images(struct serve_options *options, int count, char **arguments)
 {
@@ -320,14 +380,41 @@ check_images(struct serve_options *options, int count, char **arguments)
 	return check_names(options);
 }
 
+/* The ways to end by itself, and what they do not go with. */
 static int
-check_options(const struct serve_options *options)
+check_company(const struct serve_options *options)
 {
+	if (options->stdio && (serve_listen_wanted(options) || options->run))
+		return options_complain(&serve_command,
+		    "--stdio serves the one client that is there already; it "
+		    "does not go with %s", options->run ? "--run" :
+		    "listening");
+	if (options->background && (options->stdio || options->run ||
+	    options->exit_with_parent))
+		return options_complain(&serve_command,
+		    "--fork leaves what --stdio, --run and --exit-with-parent "
+		    "belong to");
+	if (options->run && !options->run[0])
+		return options_complain(&serve_command,
+		    "--run needs a command");
+	return 0;
+}
+
+static int
+check_options(struct serve_options *options)
+{
+	int exit_code = check_company(options);
+
+	if (!exit_code)
+		exit_code = check_access(options);
+	if (exit_code)
+		return exit_code;
 	for (unsigned i = 0; i < options->listen.count; i++)
 		if (!serve_listen_valid(options->listen.list[i]))
 			return options_complain(&serve_command,
-			    "--listen %s: this takes unix:PATH or "
-			    "tcp:ADDR:PORT", options->listen.list[i]);
+			    "--listen %s: this takes unix:PATH, "
+			    "tcp:ADDR:PORT or vsock:PORT",
+			    options->listen.list[i]);
 	if (options->ready_fd >= 0 &&
 	    fcntl((int)options->ready_fd, F_GETFD) < 0)
 		return options_complain(&serve_command,
@@ -369,6 +456,7 @@ int
 serve_options_parse(const struct command *command, int argc, char **argv,
     struct serve_options *options)
 {
+	const struct server_limits limits = SERVER_LIMITS_DEFAULT;
 	int first, exit_code;
 
 	*options = (struct serve_options){
@@ -377,7 +465,11 @@ serve_options_parse(const struct command *command, int argc, char **argv,
 		.backing_format = -1,
 		.discard = IMAGE_DISCARD_UNMAP,
 		.io = LOOP_AUTO,
-		.connections_max = SERVER_CONNECTIONS_MAX,
+		.connections_max = limits.connections_max,
+		.memory_bytes = (int64_t)limits.memory_bytes,
+		.handshake_s = limits.handshake_s,
+		.send_s = limits.send_s,
+		.dead_peer_s = limits.dead_peer_s,
 		.ready_fd = -1,
 	};
 	exit_code = options_parse(command, argc, argv, options, &first);

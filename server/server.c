@@ -105,7 +105,11 @@ server_free_place(struct server *server)
 void
 server_loop_left(struct server_loop *server_loop)
 {
+	struct server *server = server_loop->server;
+
 	atomic_fetch_sub(&server_loop->connections_count, 1);
+	if (server->one_waiter)
+		co_wake(server->one_waiter);
 	check_drained(server_loop);
 }
 
@@ -137,16 +141,18 @@ end_loop_threads(struct server *server, unsigned count)
 
 /* Everything but the loops themselves. */
 static int
-init(struct server *server, unsigned loops_count, unsigned connections_max)
+init(struct server *server, unsigned loops_count,
+    const struct server_limits *limits)
 {
 	assert(loops_count > 0 && loops_count <= SERVER_LOOPS_MAX);
 	*server = (struct server){
 		.loops_count = loops_count,
-		.connections_max = connections_max,
+		.limits = *limits,
 	};
 	server->loops = calloc(loops_count, sizeof(*server->loops));
 	if (!server->loops)
 		return -ENOMEM;
+	budget_init(&server->budget, limits->memory_bytes);
 	for (unsigned i = 0; i < loops_count; i++) {
 		struct server_loop *server_loop = &server->loops[i];
 
@@ -162,9 +168,9 @@ init(struct server *server, unsigned loops_count, unsigned connections_max)
 
 int
 server_init(struct server *server, unsigned loops_count,
-    unsigned connections_max)
+    const struct server_limits *limits)
 {
-	int err = init(server, loops_count, connections_max);
+	int err = init(server, loops_count, limits);
 
 	if (err)
 		return err;
@@ -183,6 +189,7 @@ server_init(struct server *server, unsigned loops_count,
 free_first:
 	loop_free(server->loops[0].loop);
 free_loops:
+	budget_destroy(&server->budget);
 	free(server->loops);
 	server->loops = NULL;
 	return err;
@@ -190,9 +197,9 @@ free_loops:
 
 int
 server_init_on(struct server *server, struct loop *const *loops,
-    unsigned loops_count, unsigned connections_max)
+    unsigned loops_count, const struct server_limits *limits)
 {
-	int err = init(server, loops_count, connections_max);
+	int err = init(server, loops_count, limits);
 
 	if (err)
 		return err;
@@ -212,6 +219,7 @@ server_destroy(struct server *server)
 		for (unsigned i = 0; i < server->loops_count; i++)
 			request_drain(&server->loops[i]);
 	}
+	budget_destroy(&server->budget);
 	free(server->loops);
 	server->loops = NULL;
 }
@@ -229,7 +237,7 @@ log_refused(struct server *server)
 		return;
 	server->refused_logged_ns = now_ns;
 	log_warning("a client was turned away: all %u connections are taken "
-	    "(--max-connections) refused=%lu", server->connections_max,
+	    "(--max-connections) refused=%lu", server->limits.connections_max,
 	    atomic_load(&server->connections_refused));
 }
 
@@ -251,28 +259,41 @@ least_busy_loop(struct server *server)
 	return least;
 }
 
-/* Only loop 0 lets in, so the counts can only shrink behind its back. */
-static void
+/*
+ * Only loop 0 lets in, so the counts can only shrink behind its back.  False:
+ * fd is closed.
+ */
+static bool
 let_in(struct server *server, int fd)
 {
 	struct loop *loop = server->loops[0].loop;
 	struct server_loop *server_loop;
 
 	if (atomic_load(&server->connections_count) >=
-	    server->connections_max) {
+	    server->limits.connections_max) {
 		loop_close_fd(loop, fd);
 		log_refused(server);
-		return;
+		return false;
 	}
 	server_loop = least_busy_loop(server);
 	atomic_fetch_add(&server->connections_count, 1);
 	atomic_fetch_add(&server_loop->connections_count, 1);
 	if (!connection_start(server_loop, fd))
-		return;
+		return true;
 	server_free_place(server);
 	atomic_fetch_sub(&server_loop->connections_count, 1);
 	loop_close_fd(loop, fd);
 	log_error("out of memory for a client");
+	return false;
+}
+
+void
+server_serve_one(struct server *server, int fd)
+{
+	server->one_waiter = co_self();
+	if (let_in(server, fd))
+		co_suspend();
+	server->one_waiter = NULL;
 }
 
 struct acceptor {

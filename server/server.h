@@ -20,6 +20,8 @@
 #include "runtime/loop.h"
 #include "runtime/loop_thread.h"
 #include "runtime/monitor.h"
+#include "runtime/sock.h"
+#include "server/budget.h"
 #include "server/export.h"
 
 struct allow_list;
@@ -38,6 +40,26 @@ struct tls;
 #define SERVER_CONNECTIONS_LIMIT (CO_ALIVE_MAX / 2)
 #define SERVER_GRACE_MS 1000
 #define SERVER_DRAIN_MS 10000
+
+/* What clients may take, and how long; see SERVER_LIMITS_DEFAULT. */
+struct server_limits {
+	unsigned connections_max;
+	unsigned export_connections_max;	/* of each export; 0: all */
+	uint64_t memory_bytes;		/* for payloads, see budget.h */
+	unsigned handshake_s;		/* from the first byte to GO */
+	unsigned send_s;		/* for one send */
+	unsigned dead_peer_s;		/* see sock_set_dead_peer() */
+};
+
+#define SERVER_LIMITS_DEFAULT { \
+	.connections_max = SERVER_CONNECTIONS_MAX, \
+	.memory_bytes = SERVER_MEMORY_BYTES, \
+	.handshake_s = 10, \
+	.send_s = 60, \
+	.dead_peer_s = SOCK_DEAD_PEER_S, \
+}
+#define SERVER_MEMORY_BYTES (UINT64_C(1) << 30)
+#define SERVER_SECONDS_MAX (24 * 60 * 60)
 
 /* One loop's part; touched by its own thread only, but for the counter. */
 struct server_loop {
@@ -67,11 +89,13 @@ struct server {
 	bool owns_loops;	/* and their threads */
 	unsigned loops_count;
 	struct server_loop *loops;
-	unsigned connections_max;
+	struct server_limits limits;
+	struct budget budget;
 	atomic_uint connections_count;
 	atomic_ulong connections_refused;
 	uint64_t refused_logged_ns;	/* loop 0 only */
 	struct group acceptors;		/* loop 0 only */
+	struct co *one_waiter;		/* see server_serve_one() */
 	unsigned loops_draining;
 	struct co *drain_waiter;
 };
@@ -81,17 +105,23 @@ struct server {
  * -errno if one cannot be made; then none is left.
  */
 int server_init(struct server *server, unsigned loops_count,
-    unsigned connections_max);
+    const struct server_limits *limits);
 
 /*
  * The same on loops that are there already, which the caller runs and frees;
  * they may be a simulator's.  -ENOMEM.
  */
 int server_init_on(struct server *server, struct loop *const *loops,
-    unsigned loops_count, unsigned connections_max);
+    unsigned loops_count, const struct server_limits *limits);
 
 /* Starts to accept from every listener of the list; on loop 0.  -ENOMEM. */
 int server_accept(struct server *server, struct listener *listeners);
+
+/*
+ * Serves the client on fd, a socket that it takes, and nobody else; returns
+ * when that has left.  On loop 0.
+ */
+co_fn void server_serve_one(struct server *server, int fd);
 
 /* Returns when none of the listeners is used any more; on loop 0. */
 co_fn void server_accept_end(struct server *server,

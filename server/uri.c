@@ -57,11 +57,11 @@ uri_exists(const struct listener *listener)
 
 void
 uri_print(FILE *out, const struct listener *listener,
-    const struct export *export, bool tls)
+    const struct export *export)
 {
 	const char *host;
 
-	fputs(tls ? "nbds" : "nbd", out);
+	fputs(export->needs_tls ? "nbds" : "nbd", out);
 	if (listener->is_unix) {
 		fprintf(out, "+unix:///");
 		print_encoded(out, export->name, "");
@@ -71,8 +71,12 @@ uri_print(FILE *out, const struct listener *listener,
 		return;
 	}
 	host = host_of(listener);
-	fprintf(out, strchr(host, ':') ? "://[%s]:%u" : "://%s:%u",
-	    host, listener->port);
+	if (listener->is_vsock)
+		fprintf(out, "+vsock://%u:%u", listener->vsock_cid,
+		    listener->vsock_port);
+	else
+		fprintf(out, strchr(host, ':') ? "://[%s]:%u" : "://%s:%u",
+		    host, listener->port);
 	if (export->name[0]) {
 		fputc('/', out);
 		print_encoded(out, export->name, "");
@@ -100,10 +104,10 @@ print_quoted(FILE *out, const char *text)
 
 void
 uri_print_client(FILE *out, const struct listener *listener,
-    const struct export *export, bool tls)
+    const struct export *export)
 {
 	fprintf(out, "nbd-client ");
-	if (tls)
+	if (export->needs_tls)
 		fprintf(out, "-x -cacertfile ca-cert.pem "
 		    "-certfile client-cert.pem -keyfile client-key.pem ");
 	if (export->name[0]) {
@@ -153,13 +157,13 @@ print_tls_drive(FILE *out, const struct listener *listener,
 
 void
 uri_print_drive(FILE *out, const struct listener *listener,
-    const struct export *export, bool tls)
+    const struct export *export)
 {
-	if (tls) {
+	if (export->needs_tls) {
 		print_tls_drive(out, listener, export);
 		return;
 	}
 	fprintf(out, "-drive file=");
-	uri_print(out, listener, export, false);
+	uri_print(out, listener, export);
 	fprintf(out, ",format=raw");
 }

@@ -20,14 +20,14 @@ bool uri_exists(const struct listener *listener);
  * the client has to start TLS, "nbds".
  */
 void uri_print(FILE *out, const struct listener *listener,
-    const struct export *export, bool tls);
+    const struct export *export);
 
 /* How to attach the export with nbd-client, without a newline. */
 void uri_print_client(FILE *out, const struct listener *listener,
-    const struct export *export, bool tls);
+    const struct export *export);
 
 /* How a guest of qemu gets it, without a newline. */
 void uri_print_drive(FILE *out, const struct listener *listener,
-    const struct export *export, bool tls);
+    const struct export *export);
 
 #endif

@@ -24,6 +24,7 @@ const struct command *const commands[] = {
 	&rebase_command,
 	&commit_command,
 	&flatten_command,
+	&tls_command,
 	NULL,
 };
 

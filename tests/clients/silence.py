@@ -250,7 +250,7 @@ def unread_replies_end_their_client():
                          server.idle_descriptors + len(others),
                          latest - time.monotonic()), "still there")
         say(f"closed after {time.monotonic() - begun:.1f} s")
-        check_equal(server.log().count("took no replies for 60 s"),
+        check_equal(server.log().count("took no replies"),
                     len(deaf), "lines in the log that say so")
         serve_meanwhile(others[0], 0)
         server.stop()

@@ -140,6 +140,14 @@ for engine in uring threads; do
 	cmp /tmp/copy.raw /other.raw
 	stop
 done
+begin "serve over vsock"
+serve -r --listen vsock:10809 /tmp/image.qcow2
+grep '^nbd+vsock://1:10809/image$' /tmp/uri
+rm /tmp/copy.raw
+nbdcopy nbd+vsock://1:10809/image /tmp/copy.raw
+cmp /tmp/copy.raw /other.raw
+stop
+grep 'left peer="vsock 1:' /tmp/log
 begin "serve an image on a block device, which was full of something else"
 dd if=/image.qcow2 of=/dev/vda bs=64k conv=notrunc,fsync 2>/dev/null
 serve /dev/vda

@@ -13,8 +13,8 @@ set -eu -o pipefail
 
 directory=${1:?"usage: $0 DIRECTORY"}
 # gcm and below: what tls asks the kernel for.
-wanted=(virtio_pci virtio_net virtio_blk nbd ext4 crc32c_generic tls gcm ctr
-    ghash_generic aes_generic)
+wanted=(virtio_pci virtio_net virtio_blk nbd ext4 crc32c_generic
+    vsock_loopback tls gcm ctr ghash_generic aes_generic)
 
 unavailable()
 {
@@ -41,6 +41,7 @@ dpkg-deb --fsys-tarfile "$work"/*.deb | tar -x -C "$work" --wildcards \
     '*/kernel/drivers/block/nbd.ko*' '*/kernel/drivers/block/virtio_blk.ko*' \
     '*/kernel/drivers/net/*virtio_net.ko*' \
     '*/kernel/drivers/net/net_failover.ko*' '*/kernel/net/core/*' \
+    '*/kernel/net/vmw_vsock/*' \
     '*/kernel/drivers/virtio/*' '*/kernel/fs/ext4/*' '*/kernel/fs/jbd2/*' \
     '*/kernel/fs/mbcache.ko*' '*/kernel/lib/*' '*/kernel/crypto/*'
 version=$(basename "$work"/lib/modules/*)

@@ -10,101 +10,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "qcow2/create.h"
 #include "runtime/log.h"
 #include "server/connection.h"
-#include "tests/schedule/server_client.h"
+#include "tests/schedule/server_play.h"
 
-#define CLUSTER 65536u
-#define DISK_BYTES (128u << 20)
-
-/* Long enough for whatever is under way and is not held. */
-#define PAUSE_NS 3000000000ull
-
-#define SEEDS 8
-
-/* Of the tests that move many bytes. */
-#define SEEDS_FEW 2
-
-/* ---- a server and its clients ---- */
-
-static struct file *
-create_base(void)
-{
-	const struct create_options options = {
-		.version = 3, .cluster_bytes = CLUSTER,
-		.refcount_bits = CREATE_REFCOUNT_BITS_DEFAULT,
-		.size_bytes = DISK_BYTES,
-	};
-	struct file *base;
-	struct error error;
-
-	ck_assert_int_eq(file_sim_create(NULL, "disk", 0, &base), 0);
-	file_sim_plain();
-	if (create_image(base, "disk", &options, &error))
-		ck_abort_msg("%s", error.message);
-	return base;
-}
-
-/* From an empty image to its clean end; stop_after_ns as in struct site. */
-static void
-play(uint64_t seed, void (*visit)(struct site *site), uint64_t stop_after_ns)
-{
-	struct crew_options options = {
-		.seed = seed, .loops = 2, .served = true,
-	};
-	struct file *base = create_base();
-	struct crew crew;
-	struct site site = {.crew = &crew, .stop_after_ns = stop_after_ns};
-
-	crew_create(&crew, &options, base);
-	crew_open(&crew);
-	site_play(&site, visit);
-	if (!crew.failure[0])
-		crew_check(&crew);
-	ck_assert_str_eq(crew.failure, "");
-	crew_free(&crew);
-	file_close(base);
-}
-
-co_fn static void
-join(struct client *client, struct site *site, unsigned number)
-{
-	struct client_options options = {
-		.number = number, .structured = true,
-	};
-
-	ck_assert_int_eq(client_connect(client, site, &options), 0);
-}
-
-static struct client_request
-request_of(uint16_t type, uint64_t offset, uint64_t length, uint64_t value)
-{
-	return (struct client_request){
-		.wire = {.type = type, .offset = offset, .length = length},
-		.value = value,
-	};
-}
-
-co_fn static void
-ask(struct client *client, struct client_request *request)
-{
-	client_queue(client, request);
-	client_push(client, 0);
-}
-
-co_fn static void
-finish(struct client *client, struct client_request *request)
-{
-	ck_assert(client_wait(client, request));
-	ck_assert_uint_eq(request->error, request->expected);
-}
-
-co_fn static void
-let_go_on(void)
-{
-	loop_sleep(PAUSE_NS);
-}
+static const struct server_limits limits = SERVER_LIMITS_DEFAULT;
 
 /* The connection that came last on the one loop that has any. */
 static const struct connection *
@@ -162,28 +72,28 @@ co_fn static void
 flush_elsewhere(struct site *site)
 {
 	struct file_sim_hold hold = {.kinds = FILE_SIM_SYNC};
-	struct client_request flush = request_of(NBD_CMD_FLUSH, 0, 0, 0);
+	struct client_request flush = play_request(NBD_CMD_FLUSH, 0, 0, 0);
 	struct client writer, flusher;
 
-	join(&writer, site, 0);
-	join(&flusher, site, 1);
+	play_join(&writer, site, 0);
+	play_join(&flusher, site, 1);
 	ck_assert_ptr_nonnull(site->server.loops[0].connections);
 	ck_assert_ptr_nonnull(site->server.loops[1].connections);
 	client_do(&writer, NBD_CMD_WRITE, 0, CLUSTER, 1, 0);
 	file_sim_hold(site->crew->disk, &hold);
-	ask(&flusher, &flush);
+	play_ask(&flusher, &flush);
 	file_sim_await(&hold, 1);
-	let_go_on();
+	play_on();
 	ck_assert(!flush.replied);
 	file_sim_release(site->crew->disk, &hold);
-	finish(&flusher, &flush);
+	play_finish(&flusher, &flush);
 	client_leave(&flusher, CLIENT_DISC);
 	client_leave(&writer, CLIENT_DISC);
 }
 
 START_TEST(a_flush_covers_other_connections)
 {
-	play(_i, flush_elsewhere, 0);
+	play_site(_i, flush_elsewhere, 0);
 }
 END_TEST
 
@@ -200,12 +110,12 @@ leave_unflushed(struct site *site)
 	struct aside aside;
 	struct client client;
 
-	join(&client, site, 0);
+	play_join(&client, site, 0);
 	client_do(&client, NBD_CMD_WRITE, 0, CLUSTER, 1, 0);
 	file_sim_hold(site->crew->disk, &hold);
 	start_aside(&aside, &client, true);
 	file_sim_await(&hold, 1);
-	let_go_on();
+	play_on();
 	ck_assert(!client.ended);
 	file_sim_release(site->crew->disk, &hold);
 	wait_aside(&aside);
@@ -213,7 +123,7 @@ leave_unflushed(struct site *site)
 
 START_TEST(the_last_stream_ends_after_its_data_is_stable)
 {
-	play(_i, leave_unflushed, 0);
+	play_site(_i, leave_unflushed, 0);
 }
 END_TEST
 
@@ -222,16 +132,17 @@ co_fn static void
 disconnect_early(struct site *site)
 {
 	struct file_sim_hold hold = {.kinds = FILE_SIM_WRITE, .limit = 1};
-	struct client_request write = request_of(NBD_CMD_WRITE, 0, CLUSTER, 1);
+	struct client_request write =
+	    play_request(NBD_CMD_WRITE, 0, CLUSTER, 1);
 	struct aside aside;
 	struct client client;
 
-	join(&client, site, 0);
+	play_join(&client, site, 0);
 	file_sim_hold(site->crew->disk, &hold);
-	ask(&client, &write);
+	play_ask(&client, &write);
 	file_sim_await(&hold, 1);
 	start_aside(&aside, &client, true);
-	let_go_on();
+	play_on();
 	ck_assert(!client.ended);
 	file_sim_release(site->crew->disk, &hold);
 	wait_aside(&aside);
@@ -240,7 +151,7 @@ disconnect_early(struct site *site)
 
 START_TEST(what_is_under_way_is_answered_after_disc)
 {
-	play(_i, disconnect_early, 0);
+	play_site(_i, disconnect_early, 0);
 }
 END_TEST
 
@@ -248,18 +159,19 @@ END_TEST
 co_fn static void
 vanish_in_payload(struct site *site)
 {
-	struct client_request write = request_of(NBD_CMD_WRITE, 0, CLUSTER, 1);
+	struct client_request write =
+	    play_request(NBD_CMD_WRITE, 0, CLUSTER, 1);
 	uint64_t writes = file_sim_count(site->crew->disk, FILE_SIM_WRITE);
 	struct client client, other;
 
-	join(&other, site, 0);
-	join(&client, site, 1);
+	play_join(&other, site, 0);
+	play_join(&client, site, 1);
 	client_queue(&client, &write);
 	client_push(&client, CLUSTER / 2);
-	let_go_on();
+	play_on();
 	ck_assert(write.received && !write.replied);
 	client_leave(&client, CLIENT_ABRUPT);
-	let_go_on();
+	play_on();
 	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 1);
 	ck_assert_uint_eq(file_sim_count(site->crew->disk, FILE_SIM_WRITE),
 	    writes);
@@ -269,7 +181,7 @@ vanish_in_payload(struct site *site)
 
 START_TEST(a_client_vanishes_within_its_payload)
 {
-	play(_i, vanish_in_payload, 0);
+	play_site(_i, vanish_in_payload, 0);
 }
 END_TEST
 
@@ -282,24 +194,24 @@ vanish_with_requests(struct site *site)
 {
 	struct file_sim_hold hold = {.kinds = FILE_SIM_ANY};
 	struct client_request requests[] = {
-		request_of(NBD_CMD_WRITE, 0, CLUSTER, 2),
-		request_of(NBD_CMD_READ, CLUSTER, CLUSTER, 0),
-		request_of(NBD_CMD_WRITE, 2 * CLUSTER, 512, 3),
+		play_request(NBD_CMD_WRITE, 0, CLUSTER, 2),
+		play_request(NBD_CMD_READ, CLUSTER, CLUSTER, 0),
+		play_request(NBD_CMD_WRITE, 2 * CLUSTER, 512, 3),
 	};
 	struct client client, other;
 
-	join(&other, site, 0);
+	play_join(&other, site, 0);
 	client_do(&other, NBD_CMD_WRITE, CLUSTER, CLUSTER, 1, 0);
-	join(&client, site, 1);
+	play_join(&client, site, 1);
 	file_sim_hold(site->crew->disk, &hold);
 	for (unsigned i = 0; i < 3; i++)
-		ask(&client, &requests[i]);
+		play_ask(&client, &requests[i]);
 	file_sim_await(&hold, 3);
 	client_leave(&client, CLIENT_ABRUPT);
-	let_go_on();
+	play_on();
 	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 2);
 	file_sim_release(site->crew->disk, &hold);
-	let_go_on();
+	play_on();
 	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 1);
 	client_do(&other, NBD_CMD_READ, 0, 3 * CLUSTER, 0, 0);
 	client_leave(&other, CLIENT_DISC);
@@ -307,7 +219,7 @@ vanish_with_requests(struct site *site)
 
 START_TEST(a_client_vanishes_with_requests_under_way)
 {
-	play(_i, vanish_with_requests, 0);
+	play_site(_i, vanish_with_requests, 0);
 }
 END_TEST
 
@@ -322,31 +234,31 @@ vanish_while_waiting(struct site *site)
 	struct aside aside;
 
 	ck_assert_ptr_nonnull(requests);
-	join(&client, site, 0);
+	play_join(&client, site, 0);
 	client_do(&client, NBD_CMD_WRITE, 0, CLUSTER, 1, 0);
 	file_sim_hold(site->crew->disk, &hold);
 	for (unsigned i = 0; i < many; i++) {
-		requests[i] = request_of(NBD_CMD_READ, 0, 512, 0);
+		requests[i] = play_request(NBD_CMD_READ, 0, 512, 0);
 		client_queue(&client, &requests[i]);
 	}
 	start_aside(&aside, &client, false);
 	file_sim_await(&hold, CONNECTION_REQUESTS_MAX);
-	let_go_on();
+	play_on();
 	client.leaves = true;
 	sock_shutdown(&client.sock);
 	wait_aside(&aside);
 	client_leave(&client, CLIENT_ABRUPT);
-	let_go_on();
+	play_on();
 	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 1);
 	file_sim_release(site->crew->disk, &hold);
-	let_go_on();
+	play_on();
 	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 0);
 	free(requests);
 }
 
 START_TEST(a_client_vanishes_while_it_must_wait)
 {
-	play(_i, vanish_while_waiting, 0);
+	play_site(_i, vanish_while_waiting, 0);
 }
 END_TEST
 
@@ -357,22 +269,21 @@ say_nothing(struct site *site)
 	struct sim *sim = site->crew->sim;
 	int fd = sim_connect(sim, site->listener.fd);
 
-	loop_sleep(CONNECTION_HANDSHAKE_MS * 900000ull);
+	loop_sleep(limits.handshake_s * 900000000ull);
 	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 1);
-	loop_sleep(CONNECTION_HANDSHAKE_MS * 200000ull);
+	loop_sleep(limits.handshake_s * 200000000ull);
 	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 0);
 	sim_close(sim, fd);
 }
 
 START_TEST(who_does_not_shake_hands_is_cut_off)
 {
-	play(_i, say_nothing, 0);
+	play_site(_i, say_nothing, 0);
 }
 END_TEST
 
 /* ---- the end of the server ---- */
 
-#define STOP_NS 60000000000ull
 
 /*
  * Requests under way end and are answered, later ones are refused, idle
@@ -382,26 +293,27 @@ co_fn static void
 stay_too_long(struct site *site)
 {
 	struct file_sim_hold hold = {.kinds = FILE_SIM_WRITE, .limit = 1};
-	struct client_request write = request_of(NBD_CMD_WRITE, 0, CLUSTER, 1);
-	struct client_request late = request_of(NBD_CMD_READ, 0, 512, 0);
+	struct client_request write =
+	    play_request(NBD_CMD_WRITE, 0, CLUSTER, 1);
+	struct client_request late = play_request(NBD_CMD_READ, 0, 512, 0);
 	struct client idle, busy;
 
 	late.expected = NBD_ESHUTDOWN;
-	join(&idle, site, 0);
-	join(&busy, site, 1);
+	play_join(&idle, site, 0);
+	play_join(&busy, site, 1);
 	file_sim_hold(site->crew->disk, &hold);
-	ask(&busy, &write);
+	play_ask(&busy, &write);
 	file_sim_await(&hold, 1);
 	while (!site->stopping)
 		loop_sleep(PAUSE_NS / 10);
 	loop_sleep(PAUSE_NS / 10);
-	ask(&busy, &late);
-	finish(&busy, &late);
-	let_go_on();
+	play_ask(&busy, &late);
+	play_finish(&busy, &late);
+	play_on();
 	ck_assert(idle.ended && !busy.ended && !write.replied);
 	file_sim_release(site->crew->disk, &hold);
-	finish(&busy, &write);
-	let_go_on();
+	play_finish(&busy, &write);
+	play_on();
 	ck_assert(busy.ended);
 	client_leave(&busy, CLIENT_DISC);
 	client_leave(&idle, CLIENT_DISC);
@@ -409,7 +321,7 @@ stay_too_long(struct site *site)
 
 START_TEST(a_server_stops_with_a_request_under_way)
 {
-	play(_i, stay_too_long, STOP_NS);
+	play_site(_i, stay_too_long, STOP_NS);
 }
 END_TEST
 
@@ -417,10 +329,11 @@ END_TEST
 co_fn static void
 stop_within_payload(struct site *site)
 {
-	struct client_request write = request_of(NBD_CMD_WRITE, 0, CLUSTER, 1);
+	struct client_request write =
+	    play_request(NBD_CMD_WRITE, 0, CLUSTER, 1);
 	struct client client;
 
-	join(&client, site, 0);
+	play_join(&client, site, 0);
 	client_queue(&client, &write);
 	client_push(&client, CLUSTER / 2);
 	while (!site->stopping)
@@ -432,7 +345,7 @@ stop_within_payload(struct site *site)
 
 START_TEST(a_server_stops_within_a_payload)
 {
-	play(_i, stop_within_payload, STOP_NS);
+	play_site(_i, stop_within_payload, STOP_NS);
 }
 END_TEST
 
@@ -443,28 +356,29 @@ co_fn static void
 overtake(struct site *site)
 {
 	struct file_sim_hold hold = {.kinds = FILE_SIM_READ, .limit = 1};
-	struct client_request first = request_of(NBD_CMD_READ, 0, CLUSTER, 0);
+	struct client_request first =
+	    play_request(NBD_CMD_READ, 0, CLUSTER, 0);
 	struct client_request second =
-	    request_of(NBD_CMD_READ, CLUSTER, CLUSTER, 0);
+	    play_request(NBD_CMD_READ, CLUSTER, CLUSTER, 0);
 	struct client client;
 
-	join(&client, site, 0);
+	play_join(&client, site, 0);
 	client_do(&client, NBD_CMD_WRITE, 0, CLUSTER, 1, 0);
 	client_do(&client, NBD_CMD_WRITE, CLUSTER, CLUSTER, 2, 0);
 	file_sim_hold(site->crew->disk, &hold);
-	ask(&client, &first);
+	play_ask(&client, &first);
 	file_sim_await(&hold, 1);
-	ask(&client, &second);
-	finish(&client, &second);
+	play_ask(&client, &second);
+	play_finish(&client, &second);
 	ck_assert(!first.replied);
 	file_sim_release(site->crew->disk, &hold);
-	finish(&client, &first);
+	play_finish(&client, &first);
 	client_leave(&client, CLIENT_DISC);
 }
 
 START_TEST(a_later_request_is_answered_first)
 {
-	play(_i, overtake, 0);
+	play_site(_i, overtake, 0);
 }
 END_TEST
 
@@ -479,16 +393,16 @@ take_no_replies(struct site *site)
 	struct client_request requests[20];
 	struct client deaf, other;
 
-	join(&deaf, site, 0);
-	join(&other, site, 1);
+	play_join(&deaf, site, 0);
+	play_join(&other, site, 1);
 	client_do(&other, NBD_CMD_WRITE, 0, CLUSTER, 1, 0);
 	sim_hold_arrivals(sim, deaf.sock.fd, true);
 	for (unsigned i = 0; i < 20; i++) {
-		requests[i] = i % 2 ? request_of(NBD_CMD_READ, 0, 4096, 0) :
-		    request_of(NBD_CMD_WRITE, i * 4096, 4096, 2 + i);
-		ask(&deaf, &requests[i]);
+		requests[i] = i % 2 ? play_request(NBD_CMD_READ, 0, 4096, 0) :
+		    play_request(NBD_CMD_WRITE, i * 4096, 4096, 2 + i);
+		play_ask(&deaf, &requests[i]);
 	}
-	let_go_on();
+	play_on();
 	client_do(&other, NBD_CMD_FLUSH, 0, 0, 0, 0);
 	client_do(&other, NBD_CMD_WRITE, 0, 2 * CLUSTER, 30, 0);
 	client_do(&other, NBD_CMD_TRIM, 0, CLUSTER, 0, 0);
@@ -497,13 +411,13 @@ take_no_replies(struct site *site)
 		ck_assert(requests[i].received && !requests[i].replied);
 	sim_hold_arrivals(sim, deaf.sock.fd, false);
 	for (unsigned i = 0; i < 20; i++)
-		finish(&deaf, &requests[i]);
+		play_finish(&deaf, &requests[i]);
 	client_leave(&deaf, CLIENT_DISC);
 }
 
 START_TEST(who_takes_no_replies_holds_nobody_up)
 {
-	play(_i, take_no_replies, 0);
+	play_site(_i, take_no_replies, 0);
 }
 END_TEST
 
@@ -511,16 +425,15 @@ END_TEST
 co_fn static void
 take_none_for_ever(struct site *site)
 {
-	struct client_request read = request_of(NBD_CMD_READ, 0, CLUSTER, 0);
+	struct client_request read = play_request(NBD_CMD_READ, 0, CLUSTER, 0);
 	struct sim *sim = site->crew->sim;
 	struct client deaf;
 
-	join(&deaf, site, 0);
+	play_join(&deaf, site, 0);
 	client_do(&deaf, NBD_CMD_WRITE, 0, CLUSTER, 1, 0);
 	sim_hold_arrivals(sim, deaf.sock.fd, true);
-	ask(&deaf, &read);
-	loop_sleep((CONNECTION_SEND_TIMEOUT_MS - CONNECTION_WATCH_MS) *
-	    1000000ull);
+	play_ask(&deaf, &read);
+	loop_sleep((limits.send_s * 1000 - CONNECTION_WATCH_MS) * 1000000ull);
 	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 1);
 	deaf.leaves = true;
 	loop_sleep(4 * CONNECTION_WATCH_MS * 1000000ull);
@@ -531,7 +444,7 @@ take_none_for_ever(struct site *site)
 
 START_TEST(who_takes_no_replies_is_cut_off)
 {
-	play(_i, take_none_for_ever, 0);
+	play_site(_i, take_none_for_ever, 0);
 }
 END_TEST
 
@@ -545,15 +458,15 @@ cut_everywhere(struct site *site)
 	struct client client;
 	size_t bytes = NBD_REQUEST_BYTES + 512;
 
-	join(&client, site, 0);
+	play_join(&client, site, 0);
 	for (size_t cut = 1; cut < NBD_REQUEST_BYTES + 3; cut++) {
-		write = request_of(NBD_CMD_WRITE, cut * 512, 512, cut);
+		write = play_request(NBD_CMD_WRITE, cut * 512, 512, cut);
 		client_queue(&client, &write);
 		client_push(&client, bytes - cut);
-		let_go_on();
+		play_on();
 		ck_assert_uint_eq(write.received, cut >= NBD_REQUEST_BYTES);
 		client_push(&client, 0);
-		finish(&client, &write);
+		play_finish(&client, &write);
 		client_do(&client, NBD_CMD_READ, cut * 512, 512, 0, 0);
 	}
 	client_leave(&client, CLIENT_DISC);
@@ -561,7 +474,7 @@ cut_everywhere(struct site *site)
 
 START_TEST(a_request_cut_at_every_byte)
 {
-	play(_i, cut_everywhere, 0);
+	play_site(_i, cut_everywhere, 0);
 }
 END_TEST
 
@@ -570,26 +483,26 @@ co_fn static void
 write_past_the_end(struct site *site)
 {
 	struct client_request requests[] = {
-		request_of(NBD_CMD_WRITE, DISK_BYTES, 2 * CLUSTER, 7),
-		request_of(NBD_CMD_WRITE, DISK_BYTES - 512, 1024, 8),
-		request_of(NBD_CMD_WRITE, 0, 512, 9),
+		play_request(NBD_CMD_WRITE, DISK_BYTES, 2 * CLUSTER, 7),
+		play_request(NBD_CMD_WRITE, DISK_BYTES - 512, 1024, 8),
+		play_request(NBD_CMD_WRITE, 0, 512, 9),
 	};
 	struct client client;
 
 	requests[0].expected = requests[1].expected = NBD_ENOSPC;
-	join(&client, site, 0);
+	play_join(&client, site, 0);
 	for (unsigned i = 0; i < 3; i++)
 		client_queue(&client, &requests[i]);
 	client_push(&client, 0);
 	for (unsigned i = 0; i < 3; i++)
-		finish(&client, &requests[i]);
+		play_finish(&client, &requests[i]);
 	client_do(&client, NBD_CMD_READ, 0, 1024, 0, 0);
 	client_leave(&client, CLIENT_DISC);
 }
 
 START_TEST(a_refused_payload_is_passed_over)
 {
-	play(_i, write_past_the_end, 0);
+	play_site(_i, write_past_the_end, 0);
 }
 END_TEST
 
@@ -605,22 +518,22 @@ ask_much(struct site *site)
 	struct client client;
 
 	ck_assert_ptr_nonnull(requests);
-	join(&client, site, 0);
+	play_join(&client, site, 0);
 	client_do(&client, NBD_CMD_WRITE, 0, CLUSTER, 1, 0);
 	file_sim_hold(site->crew->disk, &hold);
 	for (unsigned i = 0; i < MANY; i++) {
-		requests[i] = request_of(NBD_CMD_READ, i % 8 * 512, 512, 0);
+		requests[i] = play_request(NBD_CMD_READ, i % 8 * 512, 512, 0);
 		client_queue(&client, &requests[i]);
 	}
 	start_aside(&aside, &client, false);
 	file_sim_await(&hold, CONNECTION_REQUESTS_MAX);
-	let_go_on();
+	play_on();
 	ck_assert_uint_eq(connection_of(site)->requests_in_flight,
 	    CONNECTION_REQUESTS_MAX);
 	ck_assert_uint_eq(hold.caught, CONNECTION_REQUESTS_MAX);
 	file_sim_release(site->crew->disk, &hold);
 	for (unsigned i = 0; i < MANY; i++)
-		finish(&client, &requests[i]);
+		play_finish(&client, &requests[i]);
 	wait_aside(&aside);
 	client_leave(&client, CLIENT_DISC);
 	free(requests);
@@ -628,7 +541,7 @@ ask_much(struct site *site)
 
 START_TEST(more_requests_than_a_connection_may_have)
 {
-	play(_i, ask_much, 0);
+	play_site(_i, ask_much, 0);
 }
 END_TEST
 
@@ -643,32 +556,32 @@ read_much(struct site *site)
 	struct client_request reads[LARGE_COUNT];
 	struct client client;
 
-	join(&client, site, 0);
+	play_join(&client, site, 0);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
 		client_do(&client, NBD_CMD_WRITE, i * (uint64_t)LARGE, 512,
 		    1 + i, 0);
 	file_sim_hold(site->crew->disk, &hold);
 	for (unsigned i = 0; i < LARGE_COUNT; i++) {
-		reads[i] = request_of(NBD_CMD_READ, i * (uint64_t)LARGE,
+		reads[i] = play_request(NBD_CMD_READ, i * (uint64_t)LARGE,
 		    LARGE, 0);
-		ask(&client, &reads[i]);
+		play_ask(&client, &reads[i]);
 	}
 	file_sim_await(&hold, 2);
-	let_go_on();
+	play_on();
 	ck_assert_uint_eq(hold.caught, 2);
 	ck_assert_uint_eq(connection_of(site)->memory_in_flight,
 	    CONNECTION_MEMORY_MAX);
 	file_sim_release(site->crew->disk, &hold);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
-		finish(&client, &reads[i]);
-	let_go_on();
+		play_finish(&client, &reads[i]);
+	play_on();
 	ck_assert_uint_eq(connection_of(site)->memory_in_flight, 0);
 	client_leave(&client, CLIENT_DISC);
 }
 
 START_TEST(more_memory_than_a_connection_may_have)
 {
-	play(_i, read_much, 0);
+	play_site(_i, read_much, 0);
 }
 END_TEST
 

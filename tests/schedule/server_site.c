@@ -83,6 +83,7 @@ director_main(void *arg)
 void
 site_play(struct site *site, void (*visit)(struct site *site))
 {
+	const struct server_limits limits = SERVER_LIMITS_DEFAULT;
 	struct crew *crew = site->crew;
 	struct loop *loops[SERVER_LOOPS_MAX];
 	enum sim_end end;
@@ -90,7 +91,7 @@ site_play(struct site *site, void (*visit)(struct site *site))
 	for (unsigned i = 0; i < crew->options.loops; i++)
 		loops[i] = sim_loop(crew->sim, i);
 	crew_must(server_init_on(&site->server, loops, crew->options.loops,
-	    SERVER_CONNECTIONS_MAX), "server");
+	    &limits), "server");
 	site->listener = (struct listener){.fd = sim_listen(crew->sim)};
 	site->visit = visit;
 	sim_start(crew->sim, 0, &site->director_start, director_main, site);

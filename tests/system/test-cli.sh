@@ -69,8 +69,10 @@ for size in 64Q 1K x '' 99999999999G; do
 	usage_error "--metadata-cache $size: this takes a size" \
 	    serve --metadata-cache "$size" x.qcow2
 done
-for place in x unix: tcp:1 tcp:a:b tcp:a:65536 tcp:::1:5 vsock:5 tcp::1; do
-	usage_error "--listen $place: this takes unix:PATH or tcp:ADDR:PORT$" \
+for place in x unix: tcp:1 tcp:a:b tcp:a:65536 tcp:::1:5 vsock: vsock:x \
+    vsock:4294967296 tcp::1; do
+	usage_error "--listen $place: this takes unix:PATH, tcp:ADDR:PORT or \
+vsock:PORT$" \
 	    serve --listen "$place" x.qcow2
 done
 usage_error '--ready-fd 77: this descriptor is not open$' \

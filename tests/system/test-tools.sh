@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# Guards the tools that people have: nbdinfo, nbdcopy, qemu-img and qemu-io
-# must read, write and describe what is served, over a unix socket and TCP,
+# Guards the tools that people have: nbdinfo, nbdcopy, nbdfuse, qemu-img and
+# qemu-io must read, write and describe what is served, by unix socket and TCP,
 # whichever engine the server runs on.  Where io_uring is refused it must say
 # so in one clear line and work all the same.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
@@ -223,3 +223,35 @@ limited nbdcopy -- [ "$QNBD" serve -r full.qcow2 ] \
     [ "$QNBD" serve empty.qcow2 ]
 expect_same_disk empty.qcow2 disk.raw
 expect_clean empty.qcow2
+
+# A file that is the disk, for programs that know nothing of any of this.
+mount_disk()
+{
+	mkdir mounted
+	nbdfuse mounted "$1" &
+	for _ in {1..100}; do
+		[ ! -e mounted/nbd ] || return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+echo "the disk as a file:"
+if ! command -v nbdfuse >/dev/null || [ ! -w /dev/fuse ]; then
+	echo "SKIP this part: nbdfuse needs FUSE, and there is no /dev/fuse"
+else
+	start_qnbd full.qcow2
+	if mount_disk "$uri"; then
+		cmp mounted/nbd disk.raw
+		dd if=other.raw of=mounted/nbd bs=300k conv=notrunc,fsync \
+		    2>/dev/null
+		cmp mounted/nbd other.raw
+		umount mounted
+		wait "$!"
+		stop_qnbd
+		expect_same_disk full.qcow2 other.raw
+		expect_clean full.qcow2
+	else
+		echo "SKIP this part: nbdfuse could not mount here"
+	fi
+fi

@@ -22,6 +22,9 @@
 #include "runtime/listener.h"
 #include "tests/unit/test_runtime.h"
 
+static const struct listener_access mode_600 = { 0600, (uid_t)-1, (gid_t)-1 };
+static const struct listener_access mode_660 = { 0660, (uid_t)-1, (gid_t)-1 };
+
 static struct error error;
 
 static const char *
@@ -73,7 +76,7 @@ START_TEST(test_unix)
 	char name[320];
 
 	umask(0077);
-	ck_assert_int_eq(listener_open_unix(&list, socket_path(), 0660, 0,
+	ck_assert_int_eq(listener_open_unix(&list, socket_path(), &mode_660, 0,
 	    &error), 0);
 	snprintf(name, sizeof(name), "unix %s", socket_path());
 	ck_assert_str_eq(list->name, name);
@@ -97,7 +100,7 @@ leave_stale_socket(void)
 	pid_t child = fork();
 
 	if (child == 0) {
-		listener_open_unix(&list, socket_path(), 0600, 0, &error);
+		listener_open_unix(&list, socket_path(), &mode_600, 0, &error);
 		_exit(0);
 	}
 	waitpid(child, NULL, 0);
@@ -111,7 +114,7 @@ START_TEST(test_stale_is_replaced)
 
 	socket_path();
 	leave_stale_socket();
-	ck_assert_int_eq(listener_open_unix(&list, socket_path(), 0600, 0,
+	ck_assert_int_eq(listener_open_unix(&list, socket_path(), &mode_600, 0,
 	    &error), 0);
 	ck_assert_int_ge(connect_unix(socket_path()), 0);
 	listener_close_all(&list);
@@ -124,10 +127,10 @@ START_TEST(test_live_is_refused)
 	struct listener *other = NULL;
 	uint64_t start_ms = test_now_ms();
 
-	ck_assert_int_eq(listener_open_unix(&other, socket_path(), 0600, 0,
+	ck_assert_int_eq(listener_open_unix(&other, socket_path(), &mode_600, 0,
 	    &error), 0);
-	ck_assert_int_eq(listener_open_unix(&list, socket_path(), 0600, 200,
-	    &error), -EADDRINUSE);
+	ck_assert_int_eq(listener_open_unix(&list, socket_path(), &mode_600,
+	    200, &error), -EADDRINUSE);
 	ck_assert_uint_ge(test_now_ms() - start_ms, 200);
 	ck_assert_ptr_null(list);
 	ck_assert_int_eq(error.exit_code, 75);
@@ -150,14 +153,14 @@ START_TEST(test_patience)
 	ck_assert_int_eq(pipe(fds), 0);
 	child = fork();
 	if (child == 0) {
-		listener_open_unix(&list, socket_path(), 0600, 0, &error);
+		listener_open_unix(&list, socket_path(), &mode_600, 0, &error);
 		if (write(fds[1], "x", 1) == 1)
 			usleep(200 * 1000);
 		_exit(0);
 	}
 	ck_assert_int_eq(read(fds[0], &ready, 1), 1);
-	ck_assert_int_eq(listener_open_unix(&list, socket_path(), 0600, 10000,
-	    &error), 0);
+	ck_assert_int_eq(listener_open_unix(&list, socket_path(), &mode_600,
+	    10000, &error), 0);
 	waitpid(child, NULL, 0);
 	listener_close_all(&list);
 }
@@ -170,13 +173,13 @@ START_TEST(test_other_files_stay)
 
 	ck_assert_int_ge(fd, 0);
 	close(fd);
-	ck_assert_int_eq(listener_open_unix(&list, socket_path(), 0600, 0,
+	ck_assert_int_eq(listener_open_unix(&list, socket_path(), &mode_600, 0,
 	    &error), -EEXIST);
 	ck_assert_int_eq(error.exit_code, 1);
 	ck_assert_int_eq(access(socket_path(), F_OK), 0);
 	ck_assert_int_eq(unlink(socket_path()), 0);
 	ck_assert_int_eq(symlink("/nowhere", socket_path()), 0);
-	ck_assert_int_eq(listener_open_unix(&list, socket_path(), 0600, 0,
+	ck_assert_int_eq(listener_open_unix(&list, socket_path(), &mode_600, 0,
 	    &error), -EEXIST);
 }
 END_TEST
@@ -187,11 +190,11 @@ START_TEST(test_successor_stays)
 	struct listener *list = NULL;
 	struct listener *successor = NULL;
 
-	ck_assert_int_eq(listener_open_unix(&list, socket_path(), 0600, 0,
+	ck_assert_int_eq(listener_open_unix(&list, socket_path(), &mode_600, 0,
 	    &error), 0);
 	ck_assert_int_eq(unlink(socket_path()), 0);
-	ck_assert_int_eq(listener_open_unix(&successor, socket_path(), 0600,
-	    0, &error), 0);
+	ck_assert_int_eq(listener_open_unix(&successor, socket_path(),
+	    &mode_600, 0, &error), 0);
 	listener_close_all(&list);
 	ck_assert_int_ge(connect_unix(socket_path()), 0);
 	listener_close_all(&successor);
@@ -205,12 +208,12 @@ START_TEST(test_bad_paths)
 
 	memset(path, 'x', sizeof(path) - 1);
 	path[sizeof(path) - 1] = '\0';
-	ck_assert_int_eq(listener_open_unix(&list, path, 0600, 0, &error),
+	ck_assert_int_eq(listener_open_unix(&list, path, &mode_600, 0, &error),
 	    -ENAMETOOLONG);
-	ck_assert_int_eq(listener_open_unix(&list, "", 0600, 0, &error),
+	ck_assert_int_eq(listener_open_unix(&list, "", &mode_600, 0, &error),
 	    -ENOENT);
-	ck_assert_int_eq(listener_open_unix(&list, "/nowhere/at/all", 0600, 0,
-	    &error), -ENOENT);
+	ck_assert_int_eq(listener_open_unix(&list, "/nowhere/at/all", &mode_600,
+	    0, &error), -ENOENT);
 	ck_assert_str_eq(error.message, "cannot listen on unix "
 	    "/nowhere/at/all: No such file or directory");
 	ck_assert_ptr_null(list);
@@ -443,7 +446,7 @@ run_with_listener(int engine, void (*fn)(void *arg))
 
 	ck_assert_int_gt(loop_engine_select(engine ? LOOP_THREADS : LOOP_AUTO),
 	    0);
-	ck_assert_int_eq(listener_open_unix(&list, socket_path(), 0600, 0,
+	ck_assert_int_eq(listener_open_unix(&list, socket_path(), &mode_600, 0,
 	    &error), 0);
 	test_run(fn, list);
 	listener_close_all(&list);

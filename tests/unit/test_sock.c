@@ -403,7 +403,16 @@ describe_ipv4(void *unused)
 	ck_assert_int_eq(option(sock.fd, IPPROTO_TCP, TCP_NODELAY), 1);
 	ck_assert_int_eq(option(sock.fd, SOL_SOCKET, SO_KEEPALIVE), 1);
 	ck_assert_int_eq(option(sock.fd, IPPROTO_TCP, TCP_USER_TIMEOUT),
-	    SOCK_DEAD_PEER_MS);
+	    SOCK_DEAD_PEER_S * 1000);
+	ck_assert_int_eq(option(sock.fd, IPPROTO_TCP, TCP_KEEPIDLE) +
+	    option(sock.fd, IPPROTO_TCP, TCP_KEEPINTVL) *
+	    option(sock.fd, IPPROTO_TCP, TCP_KEEPCNT), SOCK_DEAD_PEER_S);
+	sock_set_dead_peer(&sock, 11);
+	ck_assert_int_eq(option(sock.fd, IPPROTO_TCP, TCP_USER_TIMEOUT),
+	    11000);
+	ck_assert_int_eq(option(sock.fd, IPPROTO_TCP, TCP_KEEPIDLE) +
+	    option(sock.fd, IPPROTO_TCP, TCP_KEEPINTVL) *
+	    option(sock.fd, IPPROTO_TCP, TCP_KEEPCNT), 11);
 	ck_assert(fcntl(sock.fd, F_GETFL) & O_NONBLOCK);
 	ck_assert(fcntl(sock.fd, F_GETFD) & FD_CLOEXEC);
 	sock_close(&sock);
