@@ -98,7 +98,8 @@ find_file(const struct tls *tls, const char *name, char path[PATH_BYTES_MAX],
 	    strerror(errno));
 	error_hint(error, "the directory for --tls holds server-cert.pem, "
 	    "server-key.pem and ca-cert.pem (which clients' certificates are "
-	    "held against), perhaps ca-crl.pem");
+	    "held against); to make them: qnbd tls init --dir %s",
+	    tls->options.directory);
 	return err;
 }
 

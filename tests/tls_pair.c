@@ -27,10 +27,12 @@ give_key(SSL *ssl, const char *hint, char *user, unsigned user_size,
 }
 
 void
-tls_pairs_open(struct tls_pairs *pairs)
+tls_pairs_open(struct tls_pairs *pairs, const char *directory)
 {
 	char path[] = "/tmp/qnbd-test-psk.XXXXXX";
-	const struct tls_options options = {.psk_file = path};
+	const struct tls_options options = {
+		.psk_file = path, .directory = directory,
+	};
 	struct error error;
 	int fd = mkstemp(path);
 

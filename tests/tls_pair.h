@@ -24,7 +24,8 @@ struct tls_pair {
 	BIO *from_client;
 };
 
-void tls_pairs_open(struct tls_pairs *pairs);
+/* directory: for a server that has a certificate, too; or NULL. */
+void tls_pairs_open(struct tls_pairs *pairs, const char *directory);
 void tls_pairs_close(struct tls_pairs *pairs);
 
 /* Without a handshake yet. */

@@ -43,7 +43,7 @@ get_pairs(void)
 	static struct tls_pairs pairs;
 
 	if (!pairs.tls)
-		tls_pairs_open(&pairs);
+		tls_pairs_open(&pairs, NULL);
 	return &pairs;
 }
 

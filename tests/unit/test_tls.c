@@ -9,8 +9,11 @@
  * Pre-shared keys need no files but one, so all sessions here have those.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include "server/allow.h"
 #include "server/tls_session.h"
 #include "tests/tls_pair.h"
@@ -22,7 +25,7 @@ static struct tls_pairs pairs;
 static void
 open_all(void)
 {
-	tls_pairs_open(&pairs);
+	tls_pairs_open(&pairs, NULL);
 }
 
 static void
@@ -277,6 +280,67 @@ START_TEST(users_have_shown_their_key)
 }
 END_TEST
 
+static FILE *
+open_file(const char *directory, const char *name)
+{
+	char path[256];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	file = fopen(path, "w");
+	ck_assert_ptr_nonnull(file);
+	return file;
+}
+
+/* That has signed itself; nobody here looks who did. */
+static void
+make_certificate(const char *directory)
+{
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	X509 *certificate = X509_new();
+	X509_NAME *name = X509_get_subject_name(certificate);
+	FILE *file;
+
+	ck_assert_ptr_nonnull(key);
+	X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC,
+	    (const unsigned char *)"server", -1, -1, 0);
+	X509_set_issuer_name(certificate, name);
+	X509_gmtime_adj(X509_getm_notBefore(certificate), -60);
+	X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
+	X509_set_pubkey(certificate, key);
+	ck_assert_int_gt(X509_sign(certificate, key, EVP_sha256()), 0);
+	file = open_file(directory, "server-cert.pem");
+	PEM_write_X509(file, certificate);
+	fclose(file);
+	file = open_file(directory, "server-key.pem");
+	PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL);
+	fclose(file);
+	X509_free(certificate);
+	EVP_PKEY_free(key);
+}
+
+/*
+ * The client asks for the user's key and offers no cipher that goes with it,
+ * so the server shows its certificate instead.
+ */
+START_TEST(a_key_that_was_not_used_makes_no_user)
+{
+	const char *directory = test_directory();
+	struct tls_pairs both;
+	struct tls_pair pair;
+
+	make_certificate(directory);
+	tls_pairs_open(&both, directory);
+	both.wrong_key = true;
+	SSL_CTX_set_ciphersuites(both.client, "TLS_AES_256_GCM_SHA384");
+	tls_pair_open(&pair, &both);
+	ck_assert_int_eq(tls_pair_shake(&pair), 0);
+	ck_assert(!tls_session_has_name(pair.server, TLS_NAME_USER, "alice"));
+	tls_pair_close(&pair);
+	tls_pairs_close(&both);
+}
+END_TEST
+
 START_TEST(old_versions_are_refused)
 {
 	struct tls_pair pair;
@@ -351,6 +415,7 @@ main(void)
 	tcase_add_test(tcase, garbage_fails_for_good);
 	tcase_add_test(tcase, every_byte_of_the_first_flight_may_be_wrong);
 	tcase_add_test(tcase, users_have_shown_their_key);
+	tcase_add_test(tcase, a_key_that_was_not_used_makes_no_user);
 	tcase_add_test(tcase, old_versions_are_refused);
 	tcase_add_test(tcase, rules_are_read);
 	tcase_add_test(tcase, rules_permit);
