@@ -16,26 +16,6 @@
 
 /* ---- one key ---- */
 
-/* As much as there is, up to BUFFER_BYTES; how much, or -errno. */
-static ssize_t
-read_all(int fd, char *buffer)
-{
-	size_t bytes = 0;
-
-	while (bytes < BUFFER_BYTES) {
-		ssize_t got = read(fd, buffer + bytes, BUFFER_BYTES - bytes);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		if (got == 0)
-			break;
-		bytes += (size_t)got;
-	}
-	return (ssize_t)bytes;
-}
-
 /* Whether what was read may be a passphrase; *bytesp is how long it is. */
 static int
 judge(const char *text, size_t *bytesp, const char *source,
@@ -69,7 +49,7 @@ add_key(struct key_ring *keys, int fd, const char *source, struct error *error)
 
 	if (!text)
 		return error_set(error, -ENOMEM, "out of memory");
-	got = read_all(fd, text);
+	got = secret_read(fd, text, BUFFER_BYTES);
 	bytes = got < 0 ? 0 : (size_t)got;
 	if (got < 0)
 		err = error_set(error, (int)got, "cannot read the key in %s: "

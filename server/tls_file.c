@@ -18,26 +18,6 @@ warn_if_open(const struct stat *status, const char *path)
 		    "%s; chmod o-r would keep them secret", path);
 }
 
-/* How much there was, or -errno; past size it looks no further. */
-static ssize_t
-read_all(int fd, char *text, size_t size)
-{
-	size_t bytes = 0;
-
-	while (bytes < size) {
-		ssize_t got = read(fd, text + bytes, size - bytes);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		if (got == 0)
-			break;
-		bytes += (size_t)got;
-	}
-	return (ssize_t)bytes;
-}
-
 static int
 read_open(int fd, const char *path, size_t bytes_max, char **textp,
     size_t *bytesp, struct error *error)
@@ -61,7 +41,7 @@ read_open(int fd, const char *path, size_t bytes_max, char **textp,
 	text = secret_get(size);
 	if (!text)
 		return error_set(error, -ENOMEM, "out of memory");
-	got = read_all(fd, text, size - 1);
+	got = secret_read(fd, text, size - 1);
 	if (got < 0) {
 		secret_put(text, size);
 		return error_set(error, (int)got, "cannot read %s: %s", path,
