@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 #include "runtime/secret.h"
@@ -15,6 +16,7 @@
 
 /* In memory of secret_get(). */
 struct aes {
+	atomic_uint users;
 	EVP_CIPHER *cipher;
 	uint8_t key[KEY_BYTES];
 };
@@ -37,6 +39,7 @@ aes_create(const void *passphrase, size_t passphrase_bytes,
 
 	if (!aes)
 		return -ENOMEM;
+	atomic_init(&aes->users, 1);
 	aes->cipher = EVP_CIPHER_fetch(NULL, "AES-128-CBC", NULL);
 	if (!aes->cipher) {
 		aes_free(aes);
@@ -48,10 +51,17 @@ aes_create(const void *passphrase, size_t passphrase_bytes,
 	return 0;
 }
 
+struct aes *
+aes_share(struct aes *aes)
+{
+	atomic_fetch_add(&aes->users, 1);
+	return aes;
+}
+
 void
 aes_free(struct aes *aes)
 {
-	if (!aes)
+	if (!aes || atomic_fetch_sub(&aes->users, 1) > 1)
 		return;
 	EVP_CIPHER_free(aes->cipher);
 	secret_put(aes, sizeof(*aes));

@@ -29,7 +29,10 @@ struct aes;
 int aes_create(const void *passphrase, size_t passphrase_bytes,
     struct aes **aesp);
 
-/* Wipes the key; NULL is fine. */
+/* The same for one more user, who frees it, too. */
+struct aes *aes_share(struct aes *aes);
+
+/* The last user's wipes the key; NULL is fine. */
 void aes_free(struct aes *aes);
 
 /*

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/internal.h"
+#include "qcow2/refcount_table.h"
 #include "runtime/log.h"
 
 /* Slices of refcounts that are searched for unused clusters at a time. */
@@ -69,7 +70,7 @@ alloc_free(struct allocator *allocator)
 
 /* ---- free runs ---- */
 
-/* Looks through a part of the file as it was opened for unused clusters. */
+/* Looks for unused clusters in a part of what is yet to be searched. */
 co_fn static void
 scan(struct image *image)
 {
@@ -179,12 +180,18 @@ extend_file(struct image *image, uint64_t end_cluster)
 {
 	static const char zeros[512];
 	uint64_t end = end_cluster << image->cluster_bits;
+	int64_t file_end = file_size(image->file);
 	int err;
 
-	if (!image->file->is_regular || file_size(image->file) >= (int64_t)end)
+	if (!image->file->is_regular || file_end >= (int64_t)end)
 		return 0;
-	err = file_pwrite(image->file, zeros, sizeof(zeros),
-	    end - sizeof(zeros), 0);
+	if (file_end < 0)
+		return (int)file_end;
+	err = file_make_room(image->file, (uint64_t)file_end,
+	    end - (uint64_t)file_end);
+	if (err == -EOPNOTSUPP)
+		err = file_pwrite(image->file, zeros, sizeof(zeros),
+		    end - sizeof(zeros), 0);
 	atomic_store(&image->unsynced, true);
 	return err;
 }
@@ -199,7 +206,7 @@ extend_reserve(struct image *image)
 	int err;
 
 	for (;;) {
-		err = refcount_ensure_block(image, image->end_cluster);
+		err = refcount_table_ensure(image, image->end_cluster);
 		if (err)
 			return err;
 		start = image->end_cluster;
@@ -439,7 +446,7 @@ alloc_give_back(struct image *image, uint64_t host, uint64_t clusters)
 		uint64_t left;
 
 		if (refcount_drop(image, cluster + i, &left))
-			image->dirty.leaks = true;
+			dirty_note_leak(image);
 		else if (left == 0)
 			alloc_add_free(image, cluster + i, 1);
 	}

@@ -27,7 +27,7 @@ struct image;
 #define ALLOC_RESERVE_BYTES (16u * 1024 * 1024)
 #define ALLOC_RESERVE_CLUSTERS_MAX 1024u
 
-/* Free runs remembered; more are found again by the next opening. */
+/* Free runs remembered; more are found again by the scan. */
 #define ALLOC_RUNS_MAX (64u * 1024)
 
 struct alloc_run {
@@ -41,7 +41,9 @@ struct allocator {
 	uint64_t reserve_next, reserve_end;	/* refcount 1, unused */
 	uint64_t reserve_stable_end;
 	struct co_mutex reserve_mutex;
-	uint64_t scan_next, scan_end;	/* of the file as it was opened */
+	/* What is yet to be searched: the file as it was opened, and what
+	 * was not remembered. */
+	uint64_t scan_next, scan_end;
 	bool used;		/* something was taken since the last barrier */
 };
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "qcow2/internal.h"
+#include "qcow2/slice_write.h"
 #include "runtime/log.h"
 
 /* One who waits for a cut to be stable; on its own stack. */

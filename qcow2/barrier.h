@@ -25,7 +25,6 @@
 #define QCOW2_BARRIER_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include "qcow2/changes.h"
 #include "runtime/co.h"

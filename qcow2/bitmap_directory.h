@@ -9,7 +9,6 @@
 #ifndef QCOW2_BITMAP_DIRECTORY_H
 #define QCOW2_BITMAP_DIRECTORY_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "runtime/co.h"

@@ -2,10 +2,8 @@
 /*
  * Writing to the file that is checked: only for a repair.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include "qcow2/bytes.h"
 #include "qcow2/check_internal.h"
 #include "runtime/file.h"
 

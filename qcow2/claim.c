@@ -27,7 +27,7 @@ is_blocked(const struct claim *claim)
 }
 
 /* claim is filled in as far as to what it claims. */
-co_fn static bool
+co_fn static void
 take(struct image *image, struct claim *claim)
 {
 	struct claim_list *claims = claim->list;
@@ -40,15 +40,14 @@ take(struct image *image, struct claim *claim)
 		claims->first = claim;
 	claims->last = claim;
 	if (!is_blocked(claim))
-		return false;
+		return;
 	claim->waiting = true;
 	claim->waiter.co = co_self();
 	co_suspend();
 	assert(!claim->waiting && !is_blocked(claim));
-	return true;
 }
 
-bool
+void
 claim_take(struct image *image, struct claim *claim, uint64_t guest,
     uint64_t length)
 {
@@ -58,10 +57,10 @@ claim_take(struct image *image, struct claim *claim, uint64_t guest,
 		.list = &image->claims,
 		.begin = guest & ~mask, .end = (guest + length + mask) & ~mask,
 	};
-	return take(image, claim);
+	take(image, claim);
 }
 
-bool
+void
 claim_take_sectors(struct image *image, struct claim *claim, uint64_t guest,
     uint64_t length, bool shared)
 {
@@ -74,7 +73,7 @@ claim_take_sectors(struct image *image, struct claim *claim, uint64_t guest,
 		.shared = shared,
 		.begin = guest & ~mask, .end = (guest + length + mask) & ~mask,
 	};
-	return take(image, claim);
+	take(image, claim);
 }
 
 /* Grants those that waited for claim, which has left the list, alone. */

@@ -38,9 +38,9 @@ struct claim_list {
 	struct claim *first, *last;
 };
 
-/* Claims the clusters that length bytes at guest touch.  Whether it waited:
- * then whatever the caller knew of the mapping is outdated. */
-co_fn bool claim_take(struct image *image, struct claim *claim,
+/* Claims the clusters that length bytes at guest touch.  What the caller knew
+ * of the mapping before is outdated. */
+co_fn void claim_take(struct image *image, struct claim *claim,
     uint64_t guest, uint64_t length);
 
 /*
@@ -54,7 +54,7 @@ co_fn bool claim_take(struct image *image, struct claim *claim,
  * The same of sectors, in an encrypted image; the range crosses no multiple of
  * CLAIM_PART_BYTES.
  */
-co_fn bool claim_take_sectors(struct image *image, struct claim *claim,
+co_fn void claim_take_sectors(struct image *image, struct claim *claim,
     uint64_t guest, uint64_t length, bool shared);
 
 void claim_release(struct image *image, struct claim *claim);

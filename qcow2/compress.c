@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <zstd_errors.h>
 #include "qcow2/codec.h"
+#include "qcow2/noise.h"
 
 /*
  * QEMU inflates with a window of 4 KiB, so no distance may be longer; that
@@ -22,6 +23,8 @@ compress_deflate(struct codec *codec, const void *source,
 	z_stream *stream = &codec->deflate;
 	int result;
 
+	if (noise_is_all(source, source_bytes))
+		return -E2BIG;
 	if (!codec->deflate_ready) {
 		if (deflateInit2(stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED,
 		    WINDOW_BITS, MEMORY_LEVEL, Z_DEFAULT_STRATEGY) != Z_OK)

@@ -12,7 +12,6 @@
 #ifndef QCOW2_CONFINE_H
 #define QCOW2_CONFINE_H
 
-#include <stdbool.h>
 
 struct file;
 

@@ -25,7 +25,8 @@ struct layout {
 	uint64_t disk_bytes;
 	uint64_t l1_entries;
 	uint64_t l2_tables;	/* 0 unless preallocated, like data */
-	uint64_t data;
+	uint64_t data;		/* the last clusters of the disk */
+	uint64_t data_first;	/* the first of them, on the disk */
 
 	uint64_t refcount_table, refcount_table_clusters;
 	uint64_t l1, l1_clusters;
@@ -89,17 +90,6 @@ check_features(const struct create_options *options, struct error *error)
 		    "encrypted image needs compat=1.1, where the clusters can "
 		    "be marked as zeros");
 	return 0;
-}
-
-static int
-check_backing(const struct create_options *options, struct error *error)
-{
-	if (!options->backing_name)
-		return 0;
-	if (options->preallocation != CREATE_OFF)
-		return error_set(error, -EINVAL, "preallocation does not go "
-		    "with a backing file, of which it would hide all");
-	return chain_check_name(options->backing_name, error);
 }
 
 static int
@@ -170,8 +160,14 @@ make_layout(const struct create_options *options, struct layout *layout,
 	layout->l1_clusters = divide_up(layout->l1_entries * ENTRY_BYTES,
 	    1ull << bits);
 	if (options->preallocation != CREATE_OFF) {
-		layout->l2_tables = layout->l1_entries;
-		layout->data = clusters;
+		layout->data_first = options->backing_name ?
+		    divide_up(options->backing_bytes, 1ull << bits) : 0;
+		if (layout->data_first > clusters)
+			layout->data_first = clusters;
+		layout->data = clusters - layout->data_first;
+		if (layout->data > 0)
+			layout->l2_tables = layout->l1_entries -
+			    layout->data_first / l2_entries;
 	}
 	place_refcounts(layout);
 	return 0;
@@ -194,15 +190,33 @@ check_layout(const struct layout *layout, struct error *error)
 }
 
 static int
+check_backing(const struct create_options *options,
+    const struct layout *layout, struct error *error)
+{
+	if (!options->backing_name)
+		return 0;
+	if (options->preallocation != CREATE_OFF && layout->data == 0) {
+		error_set(error, -EINVAL, "preallocation would hide all that "
+		    "the backing file holds; what the disk has past the end "
+		    "of that can be preallocated, but it has nothing there");
+		error_hint(error, "leave preallocation out, or make the disk "
+		    "longer than %" PRIu64 " bytes",
+		    layout->data_first << layout->cluster_bits);
+		return -EINVAL;
+	}
+	return chain_check_name(options->backing_name, error);
+}
+
+static int
 check_options(const struct create_options *options, struct layout *layout,
     struct error *error)
 {
 	int err = check_features(options, error);
 
 	if (!err)
-		err = check_backing(options, error);
-	if (!err)
 		err = make_layout(options, layout, error);
+	if (!err)
+		err = check_backing(options, layout, error);
 	return err ? err : check_layout(layout, error);
 }
 
@@ -333,29 +347,37 @@ write_header(struct creation *creation)
 	return write_buffer(creation, cluster_bytes, 0);
 }
 
-/*
- * Writes a table whose count entries point at clusters from target on, one
- * after the other, and zeros up to the end of its last cluster.
- */
+/* A table of 8-byte entries. */
+struct table {
+	uint64_t start;		/* where it stands, in clusters */
+	uint64_t skipped;	/* entries that point nowhere, and then */
+	uint64_t count;		/* such as point at clusters */
+	uint64_t target;	/* from here on, one after the other */
+	uint64_t flags;
+};
+
+/* And zeros up to the end of its last cluster. */
 co_fn static int
-write_table(struct creation *creation, uint64_t start, uint64_t count,
-    uint64_t target, uint64_t flags)
+write_table(struct creation *creation, const struct table *table)
 {
 	unsigned bits = creation->layout.cluster_bits;
 	uint64_t mask = (1ull << bits) - 1;
-	uint64_t offset = start << bits;
+	uint64_t offset = table->start << bits;
+	uint64_t end = table->skipped + table->count;
 
-	for (uint64_t i = 0; i < count;) {
-		uint64_t part = count - i, bytes;
+	for (uint64_t i = 0; i < end;) {
+		uint64_t part = end - i, bytes, skipped = 0;
 		int err;
 
 		if (part > WRITE_BYTES / ENTRY_BYTES)
 			part = WRITE_BYTES / ENTRY_BYTES;
+		if (i < table->skipped)
+			skipped = table->skipped - i;
 		bytes = (part * ENTRY_BYTES + mask) & ~mask;
 		memset(creation->buffer, 0, bytes);
-		for (uint64_t j = 0; j < part; j++)
-			entry_store(creation->buffer, j,
-			    (target + i + j) << bits | flags);
+		for (uint64_t j = skipped; j < part; j++)
+			entry_store(creation->buffer, j, (table->target + i +
+			    j - table->skipped) << bits | table->flags);
 		err = write_buffer(creation, bytes, offset);
 		if (err)
 			return err;
@@ -453,20 +475,32 @@ write_all(struct creation *creation)
 	/* What nobody encrypted does not read as zeros, unless it says so. */
 	uint64_t data_flags = ENTRY_COPIED |
 	    (creation->options->encrypted ? ENTRY_ZERO : 0);
+	uint64_t l2_entries = 1ull << (layout->cluster_bits - 3);
 	int err;
 
 	err = write_header(creation);
 	if (!err)
-		err = write_table(creation, layout->refcount_table,
-		    layout->block_count, layout->blocks, 0);
+		err = write_table(creation, &(struct table){
+			.start = layout->refcount_table,
+			.count = layout->block_count,
+			.target = layout->blocks,
+		});
 	if (!err && layout->l2_tables > 0)
-		err = write_table(creation, layout->l1, layout->l2_tables,
-		    layout->l2, ENTRY_COPIED);
+		err = write_table(creation, &(struct table){
+			.start = layout->l1,
+			.skipped = layout->l1_entries - layout->l2_tables,
+			.count = layout->l2_tables,
+			.target = layout->l2, .flags = ENTRY_COPIED,
+		});
 	if (!err)
 		err = write_blocks(creation);
-	if (!err)
-		err = write_table(creation, layout->l2, layout->data,
-		    layout->data_start, data_flags);
+	if (!err && layout->l2_tables > 0)
+		err = write_table(creation, &(struct table){
+			.start = layout->l2,
+			.skipped = layout->data_first % l2_entries,
+			.count = layout->data,
+			.target = layout->data_start, .flags = data_flags,
+		});
 	return err ? err : make_room(creation);
 }
 

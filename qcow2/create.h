@@ -19,6 +19,10 @@
 
 struct file;
 
+/*
+ * Over a backing file it is done for what the disk has past the end of that:
+ * before it, a cluster that has its place hides what is below.
+ */
 enum create_preallocation {
 	CREATE_OFF,		/* clusters come with the first write */
 	CREATE_METADATA,	/* every cluster has its place in the file */
@@ -37,6 +41,7 @@ struct create_options {
 	enum create_preallocation preallocation;
 	const char *backing_name;	/* as it shall stand there, or NULL */
 	const char *backing_format;
+	uint64_t backing_bytes;	/* of the disk below; for preallocation */
 };
 
 #define CREATE_CLUSTER_BYTES_DEFAULT	65536u

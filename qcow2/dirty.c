@@ -4,22 +4,6 @@
 #include <assert.h>
 #include "qcow2/internal.h"
 
-co_fn static int
-write_features(struct image *image, uint64_t incompatible)
-{
-	struct header_patch patch = header_patch_incompatible(incompatible);
-	int err = guard_write_header(image, patch);
-
-	if (err)
-		return err;
-	err = file_fdatasync(image->file);
-	if (err)
-		image_fail(image, "fdatasync of the header failed", err);
-	else
-		image->header.incompatible = incompatible;
-	return err;
-}
-
 static bool
 is_set(const struct image *image)
 {
@@ -39,8 +23,7 @@ dirty_hold(struct image *image)
 	dirty->holders++;
 	co_mutex_lock(&dirty->changing);
 	if (!is_set(image))
-		err = write_features(image,
-		    image->header.incompatible | HEADER_DIRTY);
+		err = guard_write_features(image, HEADER_DIRTY, 0);
 	co_mutex_unlock(&image->monitor, &dirty->changing);
 	if (err)
 		dirty->holders--;
@@ -65,14 +48,19 @@ dirty_allocate(struct image *image)
 	return 0;
 }
 
+void
+dirty_note_leak(struct image *image)
+{
+	image->dirty.leaks = true;
+}
+
 int
 dirty_clear(struct image *image)
 {
 	assert(image->dirty.holders == 0);
 	if (!is_set(image) || image->dirty.leaks)
 		return 0;
-	return write_features(image,
-	    image->header.incompatible & ~HEADER_DIRTY);
+	return guard_write_features(image, 0, HEADER_DIRTY);
 }
 
 int

@@ -27,8 +27,7 @@ struct dirty {
 	unsigned holders;
 	bool lazy;		/* the image has lazy refcounts */
 	bool lazy_held;		/* and something was allocated */
-	/* Keep it: a cluster has a reference too many, so it seems shared. */
-	bool leaks;
+	bool leaks;		/* see dirty_note_leak() */
 	struct co_mutex changing;
 };
 
@@ -43,6 +42,13 @@ co_fn int dirty_release(struct image *image);
 
 /* Before clusters are allocated: holds it till the end, if that is lazy. */
 co_fn int dirty_allocate(struct image *image);
+
+/*
+ * A cluster may have a reference too many: the bit stays when the image is
+ * closed, so that the next who opens it repairs that.  Until then the cluster
+ * seems shared, and its C flag cannot be right.
+ */
+void dirty_note_leak(struct image *image);
 
 /* For closing, with nobody holding it and all else stable. */
 co_fn int dirty_clear(struct image *image);

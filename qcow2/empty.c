@@ -15,20 +15,27 @@
 #include "qcow2/tree.h"
 
 int
-image_empty(struct image *image, struct error *error)
+image_empty(struct image *image, const struct image_progress *progress,
+    struct error *error)
 {
 	int err;
 
-	assert(image->writable && image->format == IMAGE_QCOW2);
+	assert(image->format == IMAGE_QCOW2);
 	monitor_enter(&image->monitor);
 	co_mutex_lock(&image->gate.operation);
-	gate_close(image);
-	err = tree_drop_from(image, 0);
-	image->cuts_file = true;
-	gate_open(image);
+	err = gate_refuses(image);
+	if (!err) {
+		gate_close(image);
+		err = tree_drop_from(image, 0, progress);
+		image->cuts_file = true;
+		gate_open(image);
+	}
 	co_mutex_unlock(&image->monitor, &image->gate.operation);
 	monitor_leave(&image->monitor);
-	if (err)
+	if (err == -ECANCELED)
+		error_set(error, err, "stopped; %s is emptied in part, reads "
+		    "the same, and the same command goes on", image->path);
+	else if (err)
 		error_set(error, err, "cannot empty %s: %s", image->path,
 		    strerror(-err));
 	return err;

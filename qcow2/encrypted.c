@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "qcow2/encrypted.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include "qcow2/l2.h"

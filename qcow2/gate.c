@@ -5,6 +5,7 @@
 #include "qcow2/gate.h"
 
 #include <assert.h>
+#include <errno.h>
 #include "qcow2/internal.h"
 #include "runtime/loop.h"
 
@@ -37,6 +38,15 @@ gate_close(struct image *image)
 		else
 			return;
 	}
+}
+
+int
+gate_refuses(const struct image *image)
+{
+	assert(image->gate.operation.holder == co_self());
+	if (image->closing || image->door.lost)
+		return -EIO;
+	return image->writable ? 0 : -EROFS;
 }
 
 void

@@ -41,6 +41,12 @@ co_fn atomic_uint *gate_enter(struct image *image);
  */
 co_fn void gate_close(struct image *image);
 
+/*
+ * Once operation is held: whether the image may still be changed.  -EROFS: it
+ * was opened anew meanwhile, for reading alone; -EIO: it is lost, or closing.
+ */
+int gate_refuses(const struct image *image);
+
 void gate_open(struct image *image);
 
 #endif

@@ -8,21 +8,39 @@
 #include "qcow2/internal.h"
 #include "runtime/log.h"
 
+/*
+ * Writes the bits with some set and others cleared, stably; by the one who
+ * holds features_writing, so that nobody overwrites what others have set.
+ */
+co_fn static int
+write_bits(struct image *image, uint64_t set, uint64_t clear)
+{
+	uint64_t bits = (image->header.incompatible | set) & ~clear;
+	struct header_patch patch = header_patch_incompatible(bits);
+	int err = file_pwrite(image->file, patch.data, patch.bytes,
+	    patch.offset, 0);
+
+	if (err)
+		return err;
+	err = file_fdatasync(image->file);
+	if (err)
+		image_fail(image, "fdatasync of the header failed", err);
+	else
+		image->header.incompatible = bits;
+	return err;
+}
+
 /* The one write that is made to a failed image. */
 co_fn static void
 set_corrupt_bit(struct image *image)
 {
-	struct header_patch patch;
 	int err;
 
 	if (image->header.version < 3)
 		return;
-	image->header.incompatible |= HEADER_CORRUPT;
-	patch = header_patch_incompatible(image->header.incompatible);
-	err = file_pwrite(image->file, patch.data, patch.bytes, patch.offset,
-	    0);
-	if (!err)
-		err = file_fdatasync(image->file);
+	co_mutex_lock(&image->features_writing);
+	err = write_bits(image, HEADER_CORRUPT, 0);
+	co_mutex_unlock(&image->monitor, &image->features_writing);
 	if (err)
 		log_error("cannot mark it as corrupt: %s file=%s",
 		    strerror(-err), image->path);
@@ -82,4 +100,20 @@ guard_write_header(struct image *image, struct header_patch patch)
 
 	return err ? err : file_pwrite(image->file, patch.data, patch.bytes,
 	    patch.offset, 0);
+}
+
+int
+guard_write_features(struct image *image, uint64_t set, uint64_t clear)
+{
+	struct header_patch patch = header_patch_incompatible(0);
+	int err;
+
+	/* First: who finds something wrong takes features_writing, too. */
+	err = guard_table(image, METADATA_HEADER, patch.offset, patch.bytes);
+	if (err)
+		return err;
+	co_mutex_lock(&image->features_writing);
+	err = image->failed ? -EIO : write_bits(image, set, clear);
+	co_mutex_unlock(&image->monitor, &image->features_writing);
+	return err;
 }

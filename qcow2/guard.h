@@ -34,6 +34,13 @@ co_fn int guard_table(struct image *image, enum metadata_kind kind,
 co_fn int guard_write_header(struct image *image, struct header_patch patch);
 
 /*
+ * Sets and clears incompatible features in the header, stably; those that
+ * others change meanwhile are not lost.  For version 3.  -EIO, -ENOSPC.
+ */
+co_fn int guard_write_features(struct image *image, uint64_t set,
+    uint64_t clear);
+
+/*
  * Stops all writes, logs why and sets the corrupt bit, stably, before it
  * returns -EIO (O7); later calls only return it.  Reads go on.  A version 2
  * image has no such bit, and one that is only read is left as it is.

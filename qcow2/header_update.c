@@ -324,22 +324,27 @@ sync_header(struct image *image)
 	return err;
 }
 
-/* Whoever finds the image corrupt meanwhile may have been overwritten. */
+/* With the features as they are at that moment: see guard_write_features(). */
 co_fn static int
 write_first(struct image *image, const uint8_t *after)
 {
+	uint8_t sector[HEADER_SECTOR_BYTES];
 	struct header_patch patch;
-	int err = image->failed ? -EIO : file_pwrite(image->file, after,
-	    HEADER_SECTOR_BYTES, 0, 0);
+	int err;
 
+	memcpy(sector, after, sizeof(sector));
+	co_mutex_lock(&image->features_writing);
+	patch = header_patch_incompatible(image->header.incompatible);
+	if (image->header.version >= 3)
+		memcpy(sector + patch.offset, patch.data, patch.bytes);
+	err = image->failed ? -EIO : file_pwrite(image->file, sector,
+	    sizeof(sector), 0, 0);
 	if (err)
 		image_fail(image, "the header cannot be written", err);
-	if (!err && image->corrupt && image->header.version >= 3) {
-		patch = header_patch_incompatible(image->header.incompatible);
-		file_pwrite(image->file, patch.data, patch.bytes,
-		    patch.offset, 0);
-	}
-	return err ? err : sync_header(image);
+	else
+		err = sync_header(image);
+	co_mutex_unlock(&image->monitor, &image->features_writing);
+	return err;
 }
 
 /* From before to after, with middle as a buffer. */
@@ -390,8 +395,7 @@ carry_out(struct image *image, const struct header_plan *plan,
 			    "of %s: %s", image->path, strerror(-err));
 		}
 		memcpy(cluster, plan->clusters[i], image->cluster_bytes);
-		header.incompatible |= image->header.incompatible &
-		    HEADER_CORRUPT;
+		header.incompatible = image->header.incompatible;
 		header_free(&image->header);
 		image->header = header;
 	}

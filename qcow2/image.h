@@ -65,6 +65,8 @@ struct image_options {
 	bool no_backing;	/* open this one file only (info, check) */
 	const char *snapshot;	/* its id or name: the disk is what it has;
 				 * for reading alone.  NULL: the present */
+	bool draft;		/* a new file, see file_make_draft(); what is
+				 * below it is none */
 	bool refuse_bitmaps;	/* rather than invalidate them */
 	bool backing_format_told; /* backing_format rules over the file's */
 	enum image_format backing_format;

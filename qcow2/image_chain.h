@@ -15,18 +15,13 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "qcow2/image_progress.h"
 #include "runtime/co.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
 
 struct header_backing;
 struct image;
-
-struct image_progress {
-	/* Between two pieces: of total, done are done; true: stop. */
-	bool (*report)(void *arg, uint64_t done, uint64_t total);
-	void *arg;
-};
 
 /* Whether the file is one of the chain's, image included. */
 bool image_chain_has(const struct image *image, const struct file_id *id);
@@ -62,8 +57,9 @@ co_fn int image_commit(struct image *image, unsigned depth,
  * Takes everything out of image, so that all of its backing file shows
  * through; its file becomes short when it is closed.  Snapshots keep what they
  * have.  Whoever has just committed it sees no difference at any moment.
- * Requests wait meanwhile.
+ * Requests wait meanwhile.  progress may be NULL.
  */
-co_fn int image_empty(struct image *image, struct error *error);
+co_fn int image_empty(struct image *image,
+    const struct image_progress *progress, struct error *error);
 
 #endif

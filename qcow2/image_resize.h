@@ -5,6 +5,8 @@
  * Nobody sees the new length before the disk has it, stably: what is new reads
  * as zeros, whatever a backing file has there, and what is cut off is given
  * back.  Requests beyond the end of a disk that became shorter get -EINVAL.
+ * (A raw image does not know who is still writing to it: nobody may, where it
+ * is cut.)
  */
 #ifndef QCOW2_IMAGE_RESIZE_H
 #define QCOW2_IMAGE_RESIZE_H
@@ -16,19 +18,25 @@
 #include "runtime/error.h"
 
 struct image;
+struct image_progress;
 
 struct image_resize {
 	uint64_t size_bytes;	/* rounded up to 512 */
 	bool shrink;		/* it may become shorter */
 	/* Of what is new; version 2 cannot but write zeros. */
 	enum create_preallocation preallocation;
+	const struct image_progress *progress;	/* or NULL */
 };
 
 /*
+ * Shorter by nothing, it gives back what an earlier one has left behind its
+ * end.
+ *
  * -EINVAL: it would become shorter, or need what there is not; -EFBIG: too
  * long for its clusters; -ENOTSUP: its snapshots do not say how long their
- * disk is (version 2); -EROFS, -ENOSPC, -EIO, -ENOMEM.  After an error the
- * disk has its old length, or if that had been switched already, its new one.
+ * disk is (version 2); -ECANCELED: progress stopped it; -EROFS, -ENOSPC, -EIO,
+ * -ENOMEM.  After an error the disk has its old length, or if that had been
+ * switched already, its new one.
  */
 co_fn int image_resize(struct image *image, const struct image_resize *how,
     struct error *error);

@@ -137,11 +137,12 @@ forget_l1(struct image *image, const struct snapshot *snapshot)
 /* What to do with the tree in the end depends on how far it came. */
 co_fn static int
 create_shared(struct image *image, struct sharing *sharing,
-    struct snapshot *snapshot, bool *switchedp)
+    struct snapshot *snapshot, const struct image_progress *progress,
+    bool *switchedp)
 {
 	int err;
 
-	err = sharing_finish(image);
+	err = sharing_finish(image, progress);
 	if (err)
 		return err;
 	err = write_l1(image, sharing, snapshot);
@@ -170,6 +171,7 @@ struct operation {
 	const char *name;
 	const struct timespec *date;		/* CREATE */
 	const struct vmstate_source *source;	/* CREATE; NULL: no state */
+	const struct image_progress *progress;	/* or NULL */
 };
 
 co_fn static int
@@ -181,12 +183,16 @@ create_named(struct image *image, const struct operation *operation,
 
 	if (operation->source) {
 		snapshot->vm_state_bytes = operation->source->bytes;
-		err = vmstate_write(image, operation->source);
+		err = vmstate_write(image, operation->source,
+		    operation->progress);
 	}
 	if (!err)
 		err = share_disk(image, &sharing, snapshot);
 	if (!err) {
-		err = create_shared(image, &sharing, snapshot, switchedp);
+		/* With a state, that is what takes long. */
+		err = create_shared(image, &sharing, snapshot,
+		    operation->source ? NULL : operation->progress,
+		    switchedp);
 		sharing_free(&sharing);
 	}
 	drop_err = operation->source ? vmstate_drop(image) : 0;
@@ -216,7 +222,7 @@ create(struct image *image, const struct operation *operation)
 /* The references of a snapshot that is stably gone. */
 co_fn static int
 drop_trees(struct image *image, const struct snapshot *snapshot,
-    const uint64_t *l1)
+    const uint64_t *l1, const struct image_progress *progress)
 {
 	int first_err = 0;
 
@@ -226,6 +232,8 @@ drop_trees(struct image *image, const struct snapshot *snapshot,
 
 		if (!l1[i])
 			continue;
+		/* It is too late to stop. */
+		progress_stops(image, progress, i, snapshot->l1_entries);
 		err = tree_drop(image, entry_host(l1[i]));
 		if (!err && i < image->l1_entries)
 			err = tree_set_copied(image, i);
@@ -243,9 +251,10 @@ drop_trees(struct image *image, const struct snapshot *snapshot,
 }
 
 co_fn static int
-delete(struct image *image, const char *name)
+delete(struct image *image, const struct operation *operation)
 {
-	const struct snapshot *found = snapshot_find(&image->snapshots, name);
+	const struct snapshot *found = snapshot_find(&image->snapshots,
+	    operation->name);
 	struct snapshot snapshot;
 	bool switched;
 	uint64_t *l1;
@@ -254,6 +263,8 @@ delete(struct image *image, const char *name)
 	if (!found)
 		return -ENOENT;
 	snapshot = *found;
+	if (progress_stops(image, operation->progress, 0, 1))
+		return -ECANCELED;
 	err = snapshot_load_l1(image, &snapshot, 0, &l1);
 	if (err)
 		return err;
@@ -262,20 +273,22 @@ delete(struct image *image, const char *name)
 	if (switched)
 		forget_l1(image, &snapshot);
 	if (!err)
-		err = drop_trees(image, &snapshot, l1);
+		err = drop_trees(image, &snapshot, l1, operation->progress);
 	/* What was not dropped is repaired by the next who opens it. */
 	if (err && switched)
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
 	free(l1);
 	return err;
 }
 
 co_fn static int
-apply(struct image *image, const char *name)
+apply(struct image *image, const struct operation *operation)
 {
-	const struct snapshot *found = snapshot_find(&image->snapshots, name);
+	const struct snapshot *found = snapshot_find(&image->snapshots,
+	    operation->name);
 
-	return found ? snapshot_apply(image, found) : -ENOENT;
+	return found ? snapshot_apply(image, found, operation->progress) :
+	    -ENOENT;
 }
 
 /* ---- one operation ---- */
@@ -287,9 +300,9 @@ carry_out(struct image *image, const struct operation *operation)
 	case OPERATION_CREATE:
 		return create(image, operation);
 	case OPERATION_DELETE:
-		return delete(image, operation->name);
+		return delete(image, operation);
 	default:
-		return apply(image, operation->name);
+		return apply(image, operation);
 	}
 }
 
@@ -304,7 +317,9 @@ operate_alone(struct image *image, const struct operation *operation)
 
 	monitor_enter(&image->monitor);
 	co_mutex_lock(&image->gate.operation);
-	err = image->closing ? -EIO : barrier_flush(image);
+	err = gate_refuses(image);
+	if (!err)
+		err = barrier_flush(image);
 	if (!err)
 		err = dirty_hold(image);
 	if (!err) {
@@ -338,6 +353,8 @@ explain(const struct image *image, int err)
 		    "(refcount_bits)";
 	case -EROFS:
 		return "the image is open for reading only";
+	case -ECANCELED:
+		return "stopped; the image is as it was";
 	case -EIO:
 		return "Input/output error, or the image is damaged";
 	default:
@@ -358,8 +375,6 @@ operate(struct image *image, const struct operation *operation,
 
 	if (image->format != IMAGE_QCOW2)
 		err = -ENOTSUP;
-	else if (!image->writable)
-		err = -EROFS;
 	else if (!*operation->name ||
 	    strlen(operation->name) > SNAPSHOT_NAME_BYTES_MAX)
 		err = -EINVAL;
@@ -374,39 +389,41 @@ operate(struct image *image, const struct operation *operation,
 
 int
 image_snapshot_create(struct image *image, const char *name,
-    const struct timespec *date, struct error *error)
+    const struct timespec *date, const struct image_progress *progress,
+    struct error *error)
 {
 	return operate(image, &(struct operation){
 		.kind = OPERATION_CREATE, .name = name, .date = date,
+		.progress = progress,
 	}, error);
 }
 
 int
 image_snapshot_delete(struct image *image, const char *name,
-    struct error *error)
+    const struct image_progress *progress, struct error *error)
 {
 	return operate(image, &(struct operation){
-		.kind = OPERATION_DELETE, .name = name,
+		.kind = OPERATION_DELETE, .name = name, .progress = progress,
 	}, error);
 }
 
 int
 image_snapshot_apply(struct image *image, const char *name,
-    struct error *error)
+    const struct image_progress *progress, struct error *error)
 {
 	return operate(image, &(struct operation){
-		.kind = OPERATION_APPLY, .name = name,
+		.kind = OPERATION_APPLY, .name = name, .progress = progress,
 	}, error);
 }
 
 int
 image_vmstate_save(struct image *image, const char *name,
     const struct timespec *date, const struct vmstate_source *source,
-    struct error *error)
+    const struct image_progress *progress, struct error *error)
 {
 	assert(source->bytes > 0);
 	return operate(image, &(struct operation){
 		.kind = OPERATION_CREATE, .name = name, .date = date,
-		.source = source,
+		.source = source, .progress = progress,
 	}, error);
 }

@@ -11,17 +11,21 @@
  * references anew (version 2 has no such bit; there, references may leak).
  * (Specification: "Snapshots".)
  *
+ * progress may be NULL.  Until the change is made, it may stop it, after which
+ * the image is as it was (-ECANCELED); what is left to be done after that takes
+ * its time.
+ *
  * NAME means the snapshot with that id or, if there is none, that name.
  */
 #ifndef QCOW2_IMAGE_SNAPSHOT_H
 #define QCOW2_IMAGE_SNAPSHOT_H
 
-#include <stdint.h>
 #include <time.h>
 #include "runtime/co.h"
 #include "runtime/error.h"
 
 struct image;
+struct image_progress;
 
 /* Bytes of an id or a name. */
 #define SNAPSHOT_NAME_BYTES_MAX 255
@@ -34,17 +38,18 @@ struct image;
  * -ENOSPC, -EIO, -ENOMEM.  *error says it in words.
  */
 co_fn int image_snapshot_create(struct image *image, const char *name,
-    const struct timespec *date, struct error *error);
+    const struct timespec *date, const struct image_progress *progress,
+    struct error *error);
 
 /*
  * The disk becomes what the snapshot has, its length included; the snapshot
  * stays.  Errors the same; -ENOENT: there is none of that name.
  */
 co_fn int image_snapshot_apply(struct image *image, const char *name,
-    struct error *error);
+    const struct image_progress *progress, struct error *error);
 
 /* Errors the same.  After -EIO it may be gone and its clusters leaked. */
 co_fn int image_snapshot_delete(struct image *image, const char *name,
-    struct error *error);
+    const struct image_progress *progress, struct error *error);
 
 #endif

@@ -15,6 +15,7 @@
 #include "runtime/error.h"
 
 struct image;
+struct image_progress;
 
 /* Where a state comes from, piece by piece, front to back. */
 struct vmstate_source {
@@ -30,7 +31,7 @@ struct vmstate_source {
  */
 co_fn int image_vmstate_save(struct image *image, const char *name,
     const struct timespec *date, const struct vmstate_source *source,
-    struct error *error);
+    const struct image_progress *progress, struct error *error);
 
 /*
  * Of an image that was opened as a snapshot: how long its state is, 0 if it

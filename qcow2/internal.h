@@ -5,7 +5,7 @@
  * Everything in struct image below "guarded" is touched only in its monitor.
  * A request waits in this order and never backwards:
  *
- *	gate -> claim -> pin -> allocation -> barrier
+ *	door -> gate -> claim -> pin -> allocation -> barrier
  *
  * (a claim of sectors comes after one of clusters, and nothing after that).
  *
@@ -22,12 +22,14 @@
 #include "qcow2/barrier.h"
 #include "qcow2/claim.h"
 #include "qcow2/dirty.h"
+#include "qcow2/door.h"
 #include "qcow2/entry.h"
 #include "qcow2/epoch.h"
 #include "qcow2/gate.h"
 #include "qcow2/guard.h"
 #include "qcow2/header.h"
 #include "qcow2/image.h"
+#include "qcow2/image_progress.h"
 #include "qcow2/metadata.h"
 #include "qcow2/moves.h"
 #include "qcow2/pack.h"
@@ -71,18 +73,38 @@ struct image_ops {
 	int (*discard)(struct image *image, uint64_t guest, uint64_t length,
 	    unsigned flags);
 	int (*flush)(struct image *image);
-	/* Frees what the format added; file and names are image.c's. */
-	int (*close)(struct image *image);
+	/*
+	 * The end of writing: makes all of it stable and lets nothing go on,
+	 * also on failure.  After resume() there may be requests again.
+	 */
+	int (*finish)(struct image *image);
+	void (*resume)(struct image *image);
+	/* Frees what the format added; file and names are image_open.c's. */
+	void (*close)(struct image *image);
 };
 
 struct image {
-	/* Settled by the opening. */
-	const struct image_ops *ops;
+	/* The same as long as it is open, but for what reopening changes. */
+	struct door door;
+	struct monitor monitor;
+	struct gate gate;
 	enum image_format format;
+	char *path;
+	uint32_t cluster_bytes;
+	atomic_bool writable;		/* changed behind the closed door */
+	_Atomic uint64_t size_bytes;	/* behind a closed gate, or door */
+	/* What there is behind it for the state of a machine, or for an
+	 * operation that makes the disk longer; of a raw image that becomes
+	 * shorter, what is left. */
+	_Atomic uint64_t usable_bytes;
+
+	/*
+	 * From here on all is exchanged when it is opened anew (reopen.c).
+	 * Settled by the opening.
+	 */
+	const struct image_ops *ops;
 	struct file *file;
 	struct image *backing;		/* or NULL */
-	char *path;
-	bool writable;
 	bool force_share;
 	enum image_discard discard;
 	enum image_detect_zeroes detect_zeroes;
@@ -90,20 +112,15 @@ struct image {
 	bool encrypted;
 	struct aes *aes;		/* if encrypted, and data is wanted */
 	unsigned loops;
-	/* Both are changed behind a closed gate. */
-	_Atomic uint64_t size_bytes;
-	_Atomic uint64_t usable_bytes;	/* requests are inside of these */
 
 	/* qcow2 only; settled by the opening, too. */
 	struct header header;
 	struct snapshot_table snapshots;
 	unsigned cluster_bits;
-	uint32_t cluster_bytes;
 	unsigned l2_bits;		/* log2 of the entries of an L2 table */
 	uint64_t vm_state_bytes;	/* of the snapshot that it is */
 	uint64_t table_faults;		/* bad entries found at the opening */
-
-	struct monitor monitor;
+	bool repaired;		/* or it was tried: the file has changed */
 
 	/* qcow2 only, guarded. */
 	struct entry_limits limits;
@@ -113,7 +130,6 @@ struct image {
 	uint64_t refcount_table_entries;
 	struct metadata metadata;	/* which clusters are tables */
 	struct slice_cache slices;
-	struct gate gate;
 	struct dirty dirty;
 	struct claim_list claims;
 	struct claim_list sector_claims[CLAIM_PART_LISTS]; /* if encrypted */
@@ -132,6 +148,8 @@ struct image {
 	struct retired retired;
 	/* By a barrier, or as a whole: one at a time. */
 	struct co_mutex header_writing;
+	/* Of incompatible features, whoever writes: the last lock of all. */
+	struct co_mutex features_writing;
 	uint64_t zeroed_epoch;		/* see kept_room_usable(); 0: none */
 	uint64_t end_cluster;		/* from here on nothing is in use */
 	uint64_t device_bytes;		/* of a block device */
@@ -176,10 +194,14 @@ co_fn int image_read_layer(struct image *image, struct reader *reader,
 void reader_zeros(struct reader *reader, uint64_t guest, uint64_t length);
 
 /*
- * Whether the range lies inside the disk as it is now.  For a qcow2 image it
- * is asked behind the gate, and stays true until the epoch is left.
+ * Whether the range lies inside the disk as it is now.  In the monitor, behind
+ * the gate, and true until the epoch is left.  Who holds gate.operation is
+ * asking for himself, and has the usable bytes behind the end, too.
  */
 bool image_has(const struct image *image, uint64_t guest, uint64_t length);
+
+/* The same for whoever comes from outside, at any moment: a first look. */
+bool image_shows(const struct image *image, uint64_t guest, uint64_t length);
 
 /* Where the byte at guest belongs. */
 static inline char *
@@ -234,6 +256,13 @@ co_fn int qcow2_write_claimed(struct image *image, uint64_t guest,
 
 /* -ENOTSUP, and says why, if it has internal snapshots. */
 int image_refuse_snapshots(const struct image *image, struct error *error);
+
+/*
+ * Reports to progress, unless it is NULL, and whether it says to stop.  In the
+ * monitor, which it leaves meanwhile.
+ */
+co_fn bool progress_stops(struct image *image,
+    const struct image_progress *progress, uint64_t done, uint64_t total);
 
 struct l2_run;
 /* l2_pin(), l2_run(), l2_unpin(), in the monitor. */

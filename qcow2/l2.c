@@ -4,6 +4,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 
 /* What is copied of a table before others get a turn. */
 #define COPY_BYTES (64u * 1024)
@@ -230,6 +233,35 @@ l2_own(struct image *image, uint64_t guest)
 	return err;
 }
 
+/* No suspension between the look and the change. */
+int
+l2_link(struct image *image, uint64_t guest, uint64_t clusters,
+    uint64_t entry, bool is_new)
+{
+	size_t index = l2_slice_index(image, guest);
+	struct slice *slice;
+	uint8_t *entries;
+	int err;
+
+	err = l2_pin(image, guest, &slice);
+	if (err)
+		return err;
+	err = quarantine_make_room(image, clusters);
+	entries = err ? NULL : slice_modify(image, slice);
+	if (!err && !entries)
+		err = -ENOMEM;
+	for (uint64_t i = 0; i < clusters && !err; i++) {
+		uint64_t old = entry_load(entries, index + i);
+
+		entry_store(entries, index + i, entry);
+		entry += image->cluster_bytes;
+		if (is_new)
+			quarantine_add_entry(image, old);
+	}
+	l2_unpin(image, slice);
+	return err;
+}
+
 int
 l2_run(const struct image *image, const struct slice *slice, uint64_t guest,
     uint64_t length, struct l2_run *run)
@@ -246,7 +278,7 @@ l2_run(const struct image *image, const struct slice *slice, uint64_t guest,
 	}
 	index = l2_slice_index(image, guest);
 	entry = entry_load(slice->data, index);
-	if (slice->faulty && slice_l2_fault(image, entry))
+	if (l2_fault_in(image, slice, entry))
 		return -EIO;
 	run->kind = entry_kind(entry);
 	run->entry = entry;
@@ -258,7 +290,7 @@ l2_run(const struct image *image, const struct slice *slice, uint64_t guest,
 		host += image->cluster_bytes;
 		entry = entry_load(slice->data, index);
 		if (!goes_on(run->entry, host, entry) ||
-		    (slice->faulty && slice_l2_fault(image, entry)))
+		    l2_fault_in(image, slice, entry))
 			break;
 		run->length += image->cluster_bytes;
 	}

@@ -54,6 +54,15 @@ int l2_run(const struct image *image, const struct slice *slice,
     uint64_t guest, uint64_t length, struct l2_run *run);
 
 /*
+ * Lets clusters of one slice from guest on lead to host clusters that stand
+ * side by side; entry is the first's.  What they led to goes to quarantine,
+ * unless it is what they lead to now (is_new: it is not).  The caller knows
+ * whether this needs order.  -EIO, -ENOMEM: nothing has changed.
+ */
+co_fn int l2_link(struct image *image, uint64_t guest, uint64_t clusters,
+    uint64_t entry, bool is_new);
+
+/*
  * Takes the C flag off count entries of clusters.  Those of other kinds that
  * have it are bad ones, and stay so.
  */

@@ -98,9 +98,8 @@ moves_hook(struct image *image, const struct moves_cut *cut)
 	return err;
 }
 
-/* A table has left its old place, which nobody can be in any more. */
-static void
-leave_place(struct image *image, uint64_t host, uint64_t bytes)
+void
+moves_leave_place(struct image *image, uint64_t host, uint64_t bytes)
 {
 	if (bytes == 0)
 		return;
@@ -108,8 +107,7 @@ leave_place(struct image *image, uint64_t host, uint64_t bytes)
 	/* Without memory it leaks. */
 	if (!quarantine_make_room(image, 1))
 		quarantine_add(image, host >> image->cluster_bits,
-		    (bytes + image->cluster_bytes - 1) >>
-		    image->cluster_bits);
+		    table_clusters(image, bytes));
 }
 
 static void
@@ -126,14 +124,14 @@ moves_finish(struct image *image, struct moves_cut *cut)
 	struct header *header = &image->header;
 
 	if (moves->refcount_table.wanted) {
-		leave_place(image, header->refcount_table_offset,
+		moves_leave_place(image, header->refcount_table_offset,
 		    (uint64_t)header->refcount_table_clusters <<
 		    image->cluster_bits);
 		header->refcount_table_offset = moves->refcount_table.host;
 		header->refcount_table_clusters = moves->refcount_table.count;
 	}
 	if (moves->l1.wanted) {
-		leave_place(image, header->l1_offset,
+		moves_leave_place(image, header->l1_offset,
 		    (uint64_t)header->l1_entries * ENTRY_BYTES);
 		header->l1_offset = moves->l1.host;
 		header->l1_entries = moves->l1.count;
@@ -141,7 +139,7 @@ moves_finish(struct image *image, struct moves_cut *cut)
 	if (moves->l1.wanted || moves->size)
 		header->size_bytes = cut->size_bytes;
 	if (moves->snapshots.wanted) {
-		leave_place(image, header->snapshots_offset,
+		moves_leave_place(image, header->snapshots_offset,
 		    image->snapshots.bytes);
 		header->snapshots_offset = moves->snapshots.host;
 		header->snapshot_count = moves->snapshots.count;

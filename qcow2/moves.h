@@ -59,6 +59,12 @@ co_fn int moves_hook(struct image *image, const struct moves_cut *cut);
 /* The switch is stable: the old places go to quarantine.  Frees the copies. */
 void moves_finish(struct image *image, struct moves_cut *cut);
 
+/*
+ * A table of so many bytes has left a place, as of the next barrier: nobody may
+ * be in it any more.  0 bytes are fine.
+ */
+void moves_leave_place(struct image *image, uint64_t host, uint64_t bytes);
+
 /* The cut failed: they are wanted again, if nothing newer is. */
 void moves_put_back(struct image *image, struct moves_cut *cut);
 

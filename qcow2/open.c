@@ -352,7 +352,6 @@ free_tables(struct image *image)
 	free(image->refcount_table);
 	free(image->l1);
 	snapshot_table_free(&image->snapshots);
-	monitor_destroy(&image->monitor);
 	header_free(&image->header);
 }
 
@@ -365,13 +364,14 @@ qcow2_open(struct image *image, const struct image_options *options,
 	err = header_load(image->file, &image->header, error);
 	if (err)
 		return err;
-	monitor_init(&image->monitor);
 	metadata_init(&image->metadata, image->header.cluster_bits);
 	err = header_check_policy(image->path, &image->header,
 	    image->writable, error);
 	if (!err && image->writable &&
-	    image->header.incompatible & HEADER_DIRTY)
+	    image->header.incompatible & HEADER_DIRTY) {
+		image->repaired = true;
 		err = open_repair(image, options, error);
+	}
 	if (!err)
 		err = settle_geometry(image, error);
 	if (!err && slice_cache_init(&image->slices, image->cluster_bytes,
@@ -429,7 +429,7 @@ trim_file(struct image *image)
 }
 
 co_fn static int
-finish_writing(struct image *image)
+qcow2_finish(struct image *image)
 {
 	uint64_t reserve_end = image->allocator.reserve_end;
 	int err;
@@ -448,8 +448,10 @@ finish_writing(struct image *image)
 		err = open_settle(image);
 	if (!err && image->cuts_file)
 		err = empty_cut_file(image);
-	if (!err && image->dirty.lazy_held)
+	if (!err && image->dirty.lazy_held) {
 		image->dirty.holders--;
+		image->dirty.lazy_held = false;
+	}
 	if (!err)
 		err = dirty_clear(image);
 	if (!err && reserve_end == image->end_cluster)
@@ -460,13 +462,26 @@ finish_writing(struct image *image)
 	return err;
 }
 
-co_fn static int
+/*
+ * The reserve may have been returned; what comes next begins where it did, and
+ * is not stable as that was.
+ */
+static void
+qcow2_resume(struct image *image)
+{
+	struct allocator *allocator = &image->allocator;
+
+	if (allocator->reserve_next == allocator->reserve_end) {
+		allocator->reserve_next = 0;
+		allocator->reserve_end = 0;
+	}
+	image->closing = false;
+}
+
+static void
 qcow2_close(struct image *image)
 {
-	int err = image->writable ? finish_writing(image) : 0;
-
 	free_tables(image);
-	return err;
 }
 
 const struct image_ops qcow2_ops = {
@@ -478,5 +493,7 @@ const struct image_ops qcow2_ops = {
 	.zero = qcow2_zero,
 	.discard = qcow2_discard,
 	.flush = qcow2_flush,
+	.finish = qcow2_finish,
+	.resume = qcow2_resume,
 	.close = qcow2_close,
 };

@@ -5,7 +5,7 @@
  * Cost for mapped clusters: one taking of the lock for each run that is
  * contiguous on the host; none where all of the chain may change.
  */
-#include <assert.h>
+#include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
 
@@ -89,8 +89,14 @@ int
 image_plan(struct image *image, uint64_t guest, uint64_t length,
     struct image_plan *plan)
 {
+	atomic_uint *ticket = door_enter(&image->door);
+	int result = 0;
+
+	if (!ticket)
+		return -EIO;
 	plan->count = 0;
-	if (!image->can_splice && !image->backing)
-		return 0;
-	return plan_layer(image, plan, guest, length);
+	if (image->can_splice || image->backing)
+		result = plan_layer(image, plan, guest, length);
+	door_leave(ticket);
+	return result;
 }

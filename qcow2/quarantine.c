@@ -186,13 +186,6 @@ release_last(struct image *image, uint64_t cluster, uint64_t count)
 	alloc_give_back(image, cluster << image->cluster_bits, count);
 }
 
-/* Where a cluster seems shared for good, C flags cannot be right. */
-static void
-note_leak(struct image *image)
-{
-	image->dirty.leaks = true;
-}
-
 void
 quarantine_let_out(struct image *image, uint64_t cluster, uint64_t count)
 {
@@ -204,11 +197,11 @@ quarantine_let_out(struct image *image, uint64_t cluster, uint64_t count)
 		if (refcount_scan_last(image, cluster, part, &part,
 		    &is_last)) {
 			part = 1;
-			note_leak(image);
+			dirty_note_leak(image);
 		} else if (is_last) {
 			release_last(image, cluster, part);
 		} else if (refcount_drop_run(image, cluster, part)) {
-			note_leak(image);
+			dirty_note_leak(image);
 		}
 		cluster += part;
 		count -= part;

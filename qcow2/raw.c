@@ -5,12 +5,14 @@
  * Holes of the file are holes of the disk.  The size is the file's when it is
  * opened.
  */
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include "qcow2/internal.h"
 
 #define RAW_CLUSTER_BYTES 65536
+
+/* Writes that are worth a system call more for their room. */
+#define ROOM_BYTES_MIN (64 * 1024)
 
 /* Where the file cannot punch or zero a range, zeros are written like this. */
 #define ZEROS_BYTES 65536
@@ -110,6 +112,9 @@ raw_write(struct image *image, uint64_t guest, const void *data,
 		return -EIO;
 	if (flags & IMAGE_FUA)
 		return write_stable(image, guest, data, length);
+	/* If there is none, the write will find out. */
+	if (length >= ROOM_BYTES_MIN)
+		(void)file_make_room(image->file, guest, length);
 	return file_pwrite(image->file, data, length, guest, 0);
 }
 
@@ -166,13 +171,16 @@ raw_discard(struct image *image, uint64_t guest, uint64_t length,
 	return err;
 }
 
-co_fn static int
+static void
+raw_resume(struct image *image)
+{
+	(void)image;
+}
+
+static void
 raw_close(struct image *image)
 {
-	int err = image->writable ? raw_flush(image) : 0;
-
-	monitor_destroy(&image->monitor);
-	return err;
+	(void)image;
 }
 
 const struct image_ops raw_ops = {
@@ -183,6 +191,8 @@ const struct image_ops raw_ops = {
 	.zero = raw_zero,
 	.discard = raw_discard,
 	.flush = raw_flush,
+	.finish = raw_flush,
+	.resume = raw_resume,
 	.close = raw_close,
 };
 
@@ -199,7 +209,6 @@ raw_open(struct image *image, const struct image_options *options,
 		return error_set(error, (int)size,
 		    "cannot find the size of %s: %s", image->path,
 		    strerror((int)-size));
-	monitor_init(&image->monitor);
 	image->ops = &raw_ops;
 	image->size_bytes = (uint64_t)size;
 	image->usable_bytes = (uint64_t)size;

@@ -15,6 +15,7 @@
 #include "qcow2/image_chain.h"
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/slice_write.h"
 #include "qcow2/zeros_only.h"
 #include "runtime/buf.h"
 
@@ -296,12 +297,19 @@ copy_with_buffers(struct image *image, struct image *below,
 }
 
 /* Nobody makes a snapshot or changes the length meanwhile. */
-co_fn static void
-take_operation(struct image *image)
+co_fn static int
+take_operation(struct image *image, struct error *error)
 {
+	int err;
+
 	monitor_enter(&image->monitor);
 	co_mutex_lock(&image->gate.operation);
+	err = gate_refuses(image);
+	if (err)
+		co_mutex_unlock(&image->monitor, &image->gate.operation);
 	monitor_leave(&image->monitor);
+	return err ? error_set(error, err, "cannot change %s: %s",
+	    image->path, strerror(-err)) : 0;
 }
 
 co_fn static void
@@ -316,9 +324,10 @@ int
 image_set_backing(struct image *image, const struct header_backing *backing,
     struct error *error)
 {
-	int err;
+	int err = take_operation(image, error);
 
-	take_operation(image);
+	if (err)
+		return err;
 	err = header_update(image, backing, error);
 	end_operation(image);
 	return err;
@@ -355,8 +364,10 @@ image_rebase(struct image *image, struct image *below,
 {
 	int err;
 
-	assert(image->writable && image->format == IMAGE_QCOW2);
-	take_operation(image);
+	assert(image->format == IMAGE_QCOW2);
+	err = take_operation(image, error);
+	if (err)
+		return err;
 	err = rebase_alone(image, below, backing, progress, error);
 	end_operation(image);
 	return err;

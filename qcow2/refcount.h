@@ -3,9 +3,7 @@
  * Refcounts: how many references each host cluster has.
  *
  * In RAM they are always those of now; the barrier writes them in the order
- * that O1, O3 and O5 want.  An increase may need a new refcount block, and a
- * block a larger refcount table: both are made under one mutex, at the end of
- * the file, and hooked by the next barrier.
+ * that O1 and O3 want.  What they are found by is in refcount_table.h.
  *
  * In the image's monitor.
  */
@@ -60,6 +58,13 @@ co_fn int refcount_drop(struct image *image, uint64_t cluster,
     uint64_t *valuep);
 
 /*
+ * Takes one reference off each of clusters that were just given it, and that
+ * nothing points to because of it.  dirty_note_leak() if it cannot be.
+ */
+co_fn void refcount_take_back(struct image *image, uint64_t cluster,
+    uint64_t count);
+
+/*
  * How many clusters from cluster on, at most max and inside one slice, have
  * just this reference left (last), or others (not last).  -EIO, -ENOMEM.
  */
@@ -73,8 +78,5 @@ co_fn int refcount_scan_last(struct image *image, uint64_t cluster,
  */
 co_fn int refcount_drop_run(struct image *image, uint64_t cluster,
     uint64_t count);
-
-/* Makes sure that there is a block for cluster. */
-co_fn int refcount_ensure_block(struct image *image, uint64_t cluster);
 
 #endif

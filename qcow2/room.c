@@ -6,6 +6,8 @@
 #include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 
 /*
  * Sets the zero flag of the clusters from guest on that have host clusters of
@@ -26,7 +28,7 @@ flag_own(struct image *image, struct slice *slice, uint64_t guest,
 		uint64_t entry = entry_load(entries, index + flagged);
 
 		if (!entry_owns_host(entry) ||
-		    (slice->faulty && slice_l2_fault(image, entry)))
+		    l2_fault_in(image, slice, entry))
 			break;
 		entry_store(entries, index + flagged, entry | ENTRY_ZERO);
 		flagged++;
@@ -47,7 +49,7 @@ count_without_host(const struct image *image, const struct slice *slice,
 	for (; without < count; without++) {
 		uint64_t entry = entry_load(slice->data, index + without);
 
-		if (slice->faulty && slice_l2_fault(image, entry))
+		if (l2_fault_in(image, slice, entry))
 			return -EIO;
 		if (entry_owns_host(entry))
 			break;
@@ -61,26 +63,9 @@ co_fn static int
 link_room(struct image *image, uint64_t guest,
     const struct allocation *place)
 {
-	size_t index = l2_slice_index(image, guest);
-	struct slice *slice;
-	uint8_t *entries;
-	int err;
+	int err = l2_link(image, guest, place->clusters,
+	    place->host | ENTRY_COPIED | ENTRY_ZERO, true);
 
-	err = l2_pin(image, guest, &slice);
-	if (err)
-		return err;
-	err = quarantine_make_room(image, place->clusters);
-	entries = err ? NULL : slice_modify(image, slice);
-	if (!err && !entries)
-		err = -ENOMEM;
-	for (uint64_t i = 0; i < place->clusters && !err; i++) {
-		uint64_t old = entry_load(entries, index + i);
-
-		entry_store(entries, index + i, (place->host +
-		    (i << image->cluster_bits)) | ENTRY_COPIED | ENTRY_ZERO);
-		quarantine_add_entry(image, old);
-	}
-	l2_unpin(image, slice);
 	if (!err && !place->stable)
 		image->barrier.needs_order = true;
 	return err;

@@ -101,7 +101,7 @@ settle(struct image *image, uint32_t index)
 }
 
 int
-sharing_finish(struct image *image)
+sharing_finish(struct image *image, const struct image_progress *progress)
 {
 	struct sharing *sharing = image->sharing;
 	int err = 0;
@@ -109,7 +109,10 @@ sharing_finish(struct image *image)
 	for (uint32_t i = 0; i < sharing->entries && !err; i++) {
 		if (!sharing->l1[i])
 			continue;
-		err = image->failed ? -EIO : barrier_pace(image);
+		if (progress_stops(image, progress, i, sharing->entries))
+			err = -ECANCELED;
+		else
+			err = image->failed ? -EIO : barrier_pace(image);
 		if (!err)
 			err = settle(image, i);
 	}
@@ -169,7 +172,7 @@ sharing_undo(struct image *image)
 			first_err = err;
 	}
 	if (first_err)
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
 }
 
 void

@@ -13,13 +13,12 @@
 #ifndef QCOW2_SHARING_H
 #define QCOW2_SHARING_H
 
-#include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include "runtime/co.h"
 #include "runtime/monitor.h"
 
 struct image;
+struct image_progress;
 
 struct sharing {
 	uint64_t *l1;		/* the tables in common, without C flags */
@@ -50,10 +49,12 @@ co_fn int sharing_settle(struct image *image, uint64_t index);
 co_fn int sharing_wait_undone(struct image *image);
 
 /*
- * Counts all that is left; if that cannot be, undoes all of it, ends it, and
- * says why: -ERANGE, -EIO, -ENOMEM.  Requests go on meanwhile.
+ * Counts all that is left; if that cannot be, or progress (which may be NULL)
+ * stops it, undoes all of it, ends it, and says why: -ERANGE, -EIO, -ENOMEM,
+ * -ECANCELED.  Requests go on meanwhile.
  */
-co_fn int sharing_finish(struct image *image);
+co_fn int sharing_finish(struct image *image,
+    const struct image_progress *progress);
 
 /*
  * Undoes it, and ends it: takes the second references off again and gives the

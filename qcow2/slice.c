@@ -7,19 +7,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include "qcow2/internal.h"
+#include "qcow2/l2_fault.h"
 #include "runtime/log.h"
-#include "runtime/worker.h"
-
-/* Slices that go out in one write. */
-#define SLICE_WRITE_MAX 64
-
-/* Slices that are looked at before others get a turn. */
-#define TURN_SLICES 512
-
-/* More than this are sorted by a worker. */
-#define SORT_INLINE_MAX 1024
 
 int
 slice_cache_init(struct slice_cache *cache, uint32_t cluster_bytes,
@@ -156,89 +146,6 @@ evict(struct slice_cache *cache)
 
 /* ---- loading ---- */
 
-const char *
-slice_l2_fault(const struct image *image, uint64_t entry)
-{
-	const char *fault = entry_l2_fault(entry, &image->limits);
-	struct entry_span span;
-
-	if (fault)
-		return fault;
-	switch (entry_kind(entry)) {
-	case CLUSTER_NORMAL:
-	case CLUSTER_ZERO_ALLOCATED:
-		if (metadata_find(&image->metadata, entry_host(entry),
-		    image->cluster_bytes))
-			return "points at metadata";
-		return NULL;
-	case CLUSTER_COMPRESSED:
-		span = entry_compressed(entry, image->cluster_bits);
-		if (metadata_find(&image->metadata, span.host, span.bytes))
-			return "points at metadata";
-		return NULL;
-	default:
-		return NULL;
-	}
-}
-
-/*
- * Whether a bad entry proves that the image is corrupt: nobody who writes
- * images makes it, and the file's end being lost does not explain it.
- * Reserved bits prove nothing; they may be those of a program to come.
- */
-static bool
-proves_corruption(const struct image *image, uint64_t entry)
-{
-	const struct entry_limits *limits = &image->limits;
-	uint64_t end = limits->host_end > limits->gap_end ?
-	    limits->host_end : limits->gap_end;
-	struct entry_span span = {entry_host(entry), image->cluster_bytes};
-
-	if (entry & ENTRY_COMPRESSED) {
-		span = entry_compressed(entry, image->cluster_bits);
-		if (entry_copied(entry) || span.host >= ENTRY_HOST_END)
-			return false;
-		end += image->cluster_bytes;
-	} else if (entry & ENTRY_L2_RESERVED) {
-		return false;
-	} else if (entry & ENTRY_ZERO && !limits->zero_flag) {
-		return true;
-	} else if (span.host & (image->cluster_bytes - 1)) {
-		return true;
-	}
-	/* Behind the last refcount, or in a table. */
-	return span.host + span.bytes > end + image->cluster_bytes - 1 ||
-	    metadata_find(&image->metadata, span.host, span.bytes);
-}
-
-/*
- * Looks at all entries; an L2 slice is found faulty or not.  Logs the first
- * bad one if none was found before.  One that proves the image corrupt, or 0.
- */
-static uint64_t
-find_faults(struct image *image, struct slice *slice)
-{
-	size_t count = image->slices.slice_bytes / ENTRY_BYTES;
-	uint64_t proof = 0;
-
-	for (size_t i = 0; i < count; i++) {
-		uint64_t entry = entry_load(slice->data, i);
-		const char *fault = entry ? slice_l2_fault(image, entry) : NULL;
-
-		if (!fault)
-			continue;
-		if (!slice->faulty)
-			log_error("the L2 entry at 0x%llx (0x%llx) %s file=%s",
-			    (unsigned long long)(slice->host +
-			    i * ENTRY_BYTES), (unsigned long long)entry,
-			    fault, image->file->name);
-		slice->faulty = true;
-		if (!proof && proves_corruption(image, entry))
-			proof = entry;
-	}
-	return proof;
-}
-
 /* Suspends only if the image turns out to be corrupt. */
 co_fn static void
 validate(struct image *image, struct slice *slice)
@@ -248,7 +155,7 @@ validate(struct image *image, struct slice *slice)
 	slice->reused = image->metadata.reused;
 	if (slice->kind != SLICE_L2)
 		return;
-	proof = find_faults(image, slice);
+	proof = l2_fault_find(image, slice);
 	if (proof)
 		guard_corrupt(image, "the L2 table at 0x%llx has the entry "
 		    "0x%llx", (unsigned long long)slice->host,
@@ -315,24 +222,9 @@ slice_pin(struct image *image, enum slice_kind kind, uint64_t host,
 
 	assert(monitor_entered(&image->monitor));
 	assert(host % cache->slice_bytes == 0);
-	if (slice && !slice->loading) {
-		if (slice->kind != kind)
-			return -EIO;	/* one table used as two kinds */
-		cache->hits++;
-		if (slice->newer) {
-			unlink_use(cache, slice);
-			link_newest(cache, slice);
-		}
-		slice->pins++;
-		if (slice->reused != image->metadata.reused)
-			validate(image, slice);
-		*slicep = slice;
-		return 0;
-	}
-	if (slice) {
-		slice->pins++;
-		wait_queue_wait(&slice->loaded);
-	} else {
+	if (slice && slice->kind != kind)
+		return -EIO;	/* one table used as two kinds */
+	if (!slice) {
 		cache->misses++;
 		evict(cache);
 		slice = slice_create(image, kind, host);
@@ -340,12 +232,24 @@ slice_pin(struct image *image, enum slice_kind kind, uint64_t host,
 			return -ENOMEM;
 		slice->pins++;
 		load(image, slice);
+	} else if (slice->loading) {
+		slice->pins++;
+		wait_queue_wait(&slice->loaded);
+	} else {
+		cache->hits++;
+		if (slice->newer) {
+			unlink_use(cache, slice);
+			link_newest(cache, slice);
+		}
+		slice->pins++;
 	}
 	err = slice->load_error;
 	if (err) {
 		drop_failed(slice);
 		return err;
 	}
+	if (slice->reused != image->metadata.reused)
+		validate(image, slice);
 	*slicep = slice;
 	return 0;
 }
@@ -355,46 +259,6 @@ slice_unpin(struct image *image, struct slice *slice)
 {
 	assert(monitor_entered(&image->monitor) && slice->pins > 0);
 	slice->pins--;
-}
-
-/* ---- changing and writing back ---- */
-
-static bool
-is_frozen(const struct slice_cache *cache, const struct slice *slice)
-{
-	return slice->listed[!cache->gathering];
-}
-
-static void
-mark_dirty(struct slice_cache *cache, struct slice *slice)
-{
-	unsigned side = cache->gathering;
-
-	if (slice->listed[side])
-		return;
-	slice->listed[side] = true;
-	slice->listed_next[side] = cache->lists[side][slice->kind];
-	cache->lists[side][slice->kind] = slice;
-	cache->dirty_count++;
-}
-
-uint8_t *
-slice_modify(struct image *image, struct slice *slice)
-{
-	struct slice_cache *cache = &image->slices;
-
-	assert(monitor_entered(&image->monitor) && slice->pins > 0);
-	if (is_frozen(cache, slice) && !slice->frozen) {
-		uint8_t *copy = malloc(cache->slice_bytes);
-
-		if (!copy)
-			return NULL;
-		memcpy(copy, slice->data, cache->slice_bytes);
-		slice->frozen = slice->data;
-		slice->data = copy;
-	}
-	mark_dirty(cache, slice);
-	return slice->data;
 }
 
 void
@@ -412,156 +276,4 @@ slice_forget(struct image *image, uint64_t host, uint64_t bytes)
 		take_out(cache, slice);
 		slice_free(slice);
 	}
-}
-
-bool
-slice_any_dirty(const struct image *image, enum slice_kind kind)
-{
-	const struct slice_cache *cache = &image->slices;
-
-	return cache->lists[cache->gathering][kind] != NULL;
-}
-
-void
-slice_freeze(struct image *image)
-{
-	struct slice_cache *cache = &image->slices;
-
-	assert(monitor_entered(&image->monitor));
-	cache->gathering = !cache->gathering;
-	for (int kind = 0; kind < SLICE_KINDS; kind++)
-		assert(!cache->lists[cache->gathering][kind]);
-	cache->dirty_count = 0;
-}
-
-void
-slice_thaw(struct image *image, bool written)
-{
-	struct slice_cache *cache = &image->slices;
-	unsigned side = !cache->gathering, done = 0;
-
-	for (int kind = 0; kind < SLICE_KINDS; kind++) {
-		struct slice *slice;
-
-		while ((slice = cache->lists[side][kind])) {
-			cache->lists[side][kind] = slice->listed_next[side];
-			slice->listed[side] = false;
-			free(slice->frozen);
-			slice->frozen = NULL;
-			if (!written)
-				mark_dirty(cache, slice);
-			if (++done % TURN_SLICES == 0)
-				co_yield();
-		}
-	}
-}
-
-/* What a freeze has of a kind, sorted by place. */
-struct frozen_list {
-	struct slice **list;
-	size_t count;
-};
-
-static int
-by_host(const void *a, const void *b)
-{
-	const struct slice *const *left = a, *const *right = b;
-
-	return ((*left)->host > (*right)->host) -
-	    ((*left)->host < (*right)->host);
-}
-
-static void
-sort(void *arg)
-{
-	struct frozen_list *frozen = arg;
-
-	qsort(frozen->list, frozen->count, sizeof(*frozen->list), by_host);
-}
-
-co_fn static int
-collect(struct image *image, enum slice_kind kind,
-    struct frozen_list *frozen)
-{
-	struct slice_cache *cache = &image->slices;
-	unsigned side = !cache->gathering;
-	size_t room = 0;
-
-	*frozen = (struct frozen_list){0};
-	for (struct slice *slice = cache->lists[side][kind]; slice;
-	    slice = slice->listed_next[side]) {
-		if (frozen->count == room) {
-			struct slice **list;
-
-			room = room ? 2 * room : 16;
-			list = realloc(frozen->list, room * sizeof(*list));
-			if (!list) {
-				free(frozen->list);
-				return -ENOMEM;
-			}
-			frozen->list = list;
-		}
-		frozen->list[frozen->count++] = slice;
-		if (frozen->count % TURN_SLICES == 0)
-			co_yield();
-	}
-	if (frozen->count > SORT_INLINE_MAX)
-		worker_run(sort, frozen);
-	else if (frozen->count > 1)
-		sort(frozen);
-	return 0;
-}
-
-/* What a slice has to be in, or it is not written. */
-static enum metadata_kind
-table_kind(enum slice_kind kind)
-{
-	return kind == SLICE_L2 ? METADATA_L2 : METADATA_REFCOUNT_BLOCK;
-}
-
-/* Writes as many of the sorted slices as stand side by side; how many. */
-co_fn static size_t
-write_neighbours(struct image *image, struct slice **list, size_t count,
-    int *errp)
-{
-	uint32_t bytes = image->slices.slice_bytes;
-	struct iovec iov[SLICE_WRITE_MAX];
-	size_t run = 0;
-
-	while (run < count && run < SLICE_WRITE_MAX &&
-	    list[run]->host == list[0]->host + run * bytes) {
-		uint8_t *data = list[run]->frozen ? list[run]->frozen :
-		    list[run]->data;
-
-		*errp = guard_table(image, table_kind(list[run]->kind),
-		    list[run]->host, bytes);
-		if (*errp)
-			return run;
-		iov[run++] = (struct iovec){data, bytes};
-	}
-	*errp = file_pwritev(image->file, iov, (unsigned)run, list[0]->host,
-	    0);
-	return run;
-}
-
-int
-slice_write(struct image *image, enum slice_kind kind)
-{
-	struct frozen_list frozen;
-	size_t done = 0, yielded = 0;
-	int err;
-
-	err = collect(image, kind, &frozen);
-	if (err)
-		return err;
-	while (done < frozen.count && !err) {
-		done += write_neighbours(image, frozen.list + done,
-		    frozen.count - done, &err);
-		if (done - yielded >= SLICE_WRITE_MAX) {
-			yielded = done;
-			co_yield();
-		}
-	}
-	free(frozen.list);
-	return err;
 }

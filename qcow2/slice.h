@@ -86,15 +86,6 @@ co_fn int slice_pin(struct image *image, enum slice_kind kind, uint64_t host,
     struct slice **slicep);
 void slice_unpin(struct image *image, struct slice *slice);
 
-/*
- * The entries of a pinned slice, to be changed before the next suspension; the
- * slice is dirty from then on.  NULL: no memory, and nothing has changed.
- */
-uint8_t *slice_modify(struct image *image, struct slice *slice);
-
-/* Forgets clean slices of the bytes at host, which become another table. */
-void slice_forget(struct image *image, uint64_t host, uint64_t bytes);
-
 /* Whether something of it is not on disk yet. */
 static inline bool
 slice_is_dirty(const struct slice *slice)
@@ -102,27 +93,7 @@ slice_is_dirty(const struct slice *slice)
 	return slice->listed[0] || slice->listed[1];
 }
 
-/* ---- for the barrier ---- */
-
-/* Whether a freeze would find slices of that kind. */
-bool slice_any_dirty(const struct image *image, enum slice_kind kind);
-
-/*
- * Freezes all dirty slices as they are now, in a moment however many there
- * are: later changes go to copies.  All of the last freeze have been thawed.
- */
-void slice_freeze(struct image *image);
-
-/* Writes the frozen slices of a kind, neighbours at once.  The first error. */
-co_fn int slice_write(struct image *image, enum slice_kind kind);
-
-/*
- * Ends a freeze; what was not written is dirty again.  Others get a turn in
- * between, and find a slice frozen or thawed.
- */
-co_fn void slice_thaw(struct image *image, bool written);
-
-/* What is wrong with an L2 entry of a faulty slice; NULL: nothing. */
-const char *slice_l2_fault(const struct image *image, uint64_t entry);
+/* Forgets clean slices of the bytes at host, which become another table. */
+void slice_forget(struct image *image, uint64_t host, uint64_t bytes);
 
 #endif

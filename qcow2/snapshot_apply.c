@@ -8,7 +8,6 @@
  * the header; once that is stable, the references of what the disk had before
  * are taken off.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/internal.h"
@@ -86,11 +85,25 @@ unshare_tables(struct image *image, const struct l1_table *l1, uint32_t count)
 			first_err = err;
 	}
 	if (first_err)
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
+}
+
+/* Its three parts as one: tables that are shared, dropped and looked at. */
+struct apply_progress {
+	const struct image_progress *image;	/* or NULL */
+	uint64_t total;
+};
+
+co_fn static bool
+is_stopped(struct image *image, const struct apply_progress *progress,
+    uint64_t done)
+{
+	return progress_stops(image, progress->image, done, progress->total);
 }
 
 co_fn static int
-share_tables(struct image *image, const struct l1_table *l1)
+share_tables(struct image *image, const struct l1_table *l1,
+    const struct apply_progress *progress)
 {
 	for (uint32_t i = 0; i < l1->entries; i++) {
 		int err;
@@ -100,7 +113,10 @@ share_tables(struct image *image, const struct l1_table *l1)
 		/* Not those to come: should it fail, nobody would forget
 		 * them. */
 		image->adopted_entries = i + 1;
-		err = image->failed ? -EIO : barrier_pace(image);
+		if (is_stopped(image, progress, i))
+			err = -ECANCELED;
+		else
+			err = image->failed ? -EIO : barrier_pace(image);
 		if (!err)
 			err = share_table(image, i, entry_host(l1->list[i]));
 		if (err) {
@@ -140,10 +156,15 @@ switch_l1(struct image *image, struct l1_table *l1, uint64_t host,
 	return 0;
 }
 
-/* The references of what the disk had, now that it is stably gone. */
+/*
+ * The references of what the disk had, now that it is stably gone.  It is too
+ * late to stop.
+ */
 co_fn static int
-drop_old(struct image *image, const struct l1_table *old)
+drop_old(struct image *image, const struct l1_table *old,
+    const struct apply_progress *progress)
 {
+	uint64_t done = image->l1_entries;
 	int first_err = 0;
 
 	barrier_wait_ended(image);
@@ -151,6 +172,7 @@ drop_old(struct image *image, const struct l1_table *old)
 		uint64_t host = entry_host(old->list[i]);
 		int err = 0;
 
+		is_stopped(image, progress, done++);
 		if (host)
 			err = tree_drop(image, host);
 		/* That it fails is told by the flush at the end. */
@@ -159,8 +181,10 @@ drop_old(struct image *image, const struct l1_table *old)
 			first_err = err;
 	}
 	for (uint32_t i = 0; i < image->l1_entries && !image->failed; i++) {
-		int err = tree_set_copied(image, i);
+		int err;
 
+		is_stopped(image, progress, done++);
+		err = tree_set_copied(image, i);
 		barrier_pace(image);
 		if (err && !first_err)
 			first_err = err;
@@ -170,15 +194,19 @@ drop_old(struct image *image, const struct l1_table *old)
 
 /* l1 becomes what the disk had, and is freed by the caller. */
 co_fn static int
-become(struct image *image, struct l1_table *l1, uint64_t disk_bytes)
+become(struct image *image, struct l1_table *l1, uint64_t disk_bytes,
+    const struct image_progress *image_progress)
 {
+	struct apply_progress progress = {
+		image_progress, 2 * (uint64_t)l1->entries + image->l1_entries,
+	};
 	uint32_t entries = l1->entries;
 	uint64_t host;
 	int err;
 
 	image->adopted = l1->list;
 	image->adopted_entries = 0;
-	err = share_tables(image, l1);
+	err = share_tables(image, l1, &progress);
 	if (err)
 		return err;
 	err = l1_take_place(image, entries, &host);
@@ -191,10 +219,10 @@ become(struct image *image, struct l1_table *l1, uint64_t disk_bytes)
 		goto give_place_back;
 	err = barrier_flush(image);
 	if (!err)
-		err = drop_old(image, l1);
+		err = drop_old(image, l1, &progress);
 	/* What was not dropped is repaired by the next who opens it. */
 	if (err)
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
 	return err;
 give_place_back:
 	metadata_remove_range(&image->metadata, host);
@@ -206,7 +234,8 @@ unshare:
 }
 
 int
-snapshot_apply(struct image *image, const struct snapshot *snapshot)
+snapshot_apply(struct image *image, const struct snapshot *snapshot,
+    const struct image_progress *progress)
 {
 	uint64_t disk_bytes = snapshot->disk_bytes;
 	uint32_t needed = l1_entries_for(image, disk_bytes);
@@ -220,7 +249,7 @@ snapshot_apply(struct image *image, const struct snapshot *snapshot)
 	err = snapshot_load_l1(image, snapshot, l1.entries, &l1.list);
 	if (err)
 		return err;
-	err = become(image, &l1, disk_bytes);
+	err = become(image, &l1, disk_bytes, progress);
 	free(l1.list);
 	return err;
 }

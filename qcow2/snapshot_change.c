@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 #include "qcow2/internal.h"
 #include "runtime/log.h"
 
@@ -103,10 +102,7 @@ drop_unswitched(struct image *image)
 
 	if (!move->wanted || !move->host)
 		return;
-	metadata_remove_range(&image->metadata, move->host);
-	if (!quarantine_make_room(image, 1))
-		quarantine_add(image, move->host >> image->cluster_bits,
-		    table_clusters(image, image->moves.snapshots_bytes));
+	moves_leave_place(image, move->host, image->moves.snapshots_bytes);
 }
 
 /* In RAM the table is the new one, and the next barrier makes it so on disk. */

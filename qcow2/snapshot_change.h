@@ -32,6 +32,7 @@ co_fn int snapshot_table_change(struct image *image,
 co_fn int snapshot_load_l1(struct image *image,
     const struct snapshot *snapshot, uint32_t entries, uint64_t **l1p);
 
+struct image_progress;
 struct vmstate_source;
 
 /*
@@ -39,13 +40,14 @@ struct vmstate_source;
  * into a snapshot yet.  -EFBIG, -ENOSPC, -EIO, -ENOMEM, and the source's.
  */
 co_fn int vmstate_write(struct image *image,
-    const struct vmstate_source *source);
+    const struct vmstate_source *source,
+    const struct image_progress *progress);
 
 /* Takes it away from the disk again, whether it was written or not. */
 co_fn int vmstate_drop(struct image *image);
 
 /* The disk becomes what the snapshot has.  Errors as image_snapshot_apply(). */
 co_fn int snapshot_apply(struct image *image,
-    const struct snapshot *snapshot);
+    const struct snapshot *snapshot, const struct image_progress *progress);
 
 #endif

@@ -135,14 +135,13 @@ qcow2_status(struct image *image, uint64_t guest, uint64_t length,
 	return 0;
 }
 
-int
-image_status(struct image *image, uint64_t guest, uint64_t length,
+co_fn static int
+list_extents(struct image *image, uint64_t guest, uint64_t length,
     struct image_extent *extents, unsigned max, unsigned *countp)
 {
 	unsigned count = 0;
 
-	assert(max > 0 && length > 0);
-	if (!image_has(image, guest, length))
+	if (!image_shows(image, guest, length))
 		return -EINVAL;
 	while (count < max && length > 0) {
 		struct image_extent *extent = &extents[count];
@@ -162,4 +161,19 @@ image_status(struct image *image, uint64_t guest, uint64_t length,
 	}
 	*countp = count;
 	return 0;
+}
+
+int
+image_status(struct image *image, uint64_t guest, uint64_t length,
+    struct image_extent *extents, unsigned max, unsigned *countp)
+{
+	atomic_uint *ticket = door_enter(&image->door);
+	int err;
+
+	assert(max > 0 && length > 0);
+	if (!ticket)
+		return -EIO;
+	err = list_extents(image, guest, length, extents, max, countp);
+	door_leave(ticket);
+	return err;
 }

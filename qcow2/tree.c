@@ -8,6 +8,8 @@
 #include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 
 #define RUNS_MAX (SLICE_BYTES_MAX / ENTRY_BYTES)
 
@@ -64,14 +66,9 @@ co_fn static void
 take_back_runs(struct image *image, const struct tree_runs *runs,
     unsigned count)
 {
-	for (unsigned i = 0; i < count; i++) {
-		const struct tree_run *run = &runs->list[i];
-		uint64_t left;
-
-		for (uint64_t j = 0; j < run->count; j++)
-			if (refcount_drop(image, run->cluster + j, &left))
-				image->dirty.leaks = true;
-	}
+	for (unsigned i = 0; i < count; i++)
+		refcount_take_back(image, runs->list[i].cluster,
+		    runs->list[i].count);
 }
 
 co_fn static int
@@ -97,7 +94,7 @@ unshare_slice(struct image *image, uint64_t host)
 	struct tree_runs runs;
 
 	if (load_runs(image, host, &runs))
-		image->dirty.leaks = true;
+		dirty_note_leak(image);
 	else
 		take_back_runs(image, &runs, runs.count);
 }
@@ -125,7 +122,6 @@ tree_share(struct image *image, uint64_t host)
 {
 	uint32_t bytes = image->slices.slice_bytes;
 	uint64_t end = host + image->cluster_bytes, shared = host, cleared;
-	uint64_t left;
 	int err = 0;
 
 	for (; shared < end && !err; shared += err ? 0 : bytes) {
@@ -141,8 +137,7 @@ tree_share(struct image *image, uint64_t host)
 	image->barrier.needs_order = true;
 	if (!err)
 		return 0;
-	if (refcount_drop(image, host >> image->cluster_bits, &left))
-		image->dirty.leaks = true;
+	refcount_take_back(image, host >> image->cluster_bits, 1);
 unshare:
 	while (shared > host) {
 		shared -= bytes;
@@ -190,7 +185,7 @@ set_entry(struct image *image, struct slice *slice, size_t index)
 
 	if (entry_copied(entry) || entry & ENTRY_COMPRESSED ||
 	    !entry_host(entry) ||
-	    (slice->faulty && slice_l2_fault(image, entry)))
+	    l2_fault_in(image, slice, entry))
 		return 0;
 	err = refcount_get(image, entry_host(entry) >> image->cluster_bits,
 	    &count);

@@ -16,6 +16,7 @@
 #include "runtime/co.h"
 
 struct image;
+struct image_progress;
 
 /*
  * Adds a reference to the L2 table at host, which is in the index of metadata,
@@ -47,8 +48,10 @@ co_fn int tree_set_copied(struct image *image, uint64_t index);
 
 /*
  * Gives up all that the disk maps from guest on, to the end of its L1 table,
- * stably; no request is there.  Afterwards it reads as what is below.
+ * stably; no request is there.  Afterwards it reads as what is below.  progress
+ * may be NULL; when it stops, with -ECANCELED, a part has been given up.
  */
-co_fn int tree_drop_from(struct image *image, uint64_t guest);
+co_fn int tree_drop_from(struct image *image, uint64_t guest,
+    const struct image_progress *progress);
 
 #endif

@@ -7,7 +7,12 @@
 #include <stdlib.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 #include "qcow2/tree.h"
+
+/* What tables map that are dropped at once, more or less. */
+#define DROP_CLUSTERS (1u << 20)
 
 /* Clears the entries of one slice from guest on; the table is the disk's. */
 co_fn static int
@@ -29,7 +34,7 @@ clear_rest(struct image *image, uint64_t guest)
 		uint64_t entry = entry_load(entries, i);
 
 		/* What cannot be believed leaks. */
-		if (!slice->faulty || !slice_l2_fault(image, entry))
+		if (!l2_fault_in(image, slice, entry))
 			quarantine_add_entry(image, entry);
 		entry_store(entries, i, 0);
 	}
@@ -53,24 +58,27 @@ clear_table_rest(struct image *image, uint64_t guest, uint64_t end)
 	return err;
 }
 
-/* Takes tables out of the L1 table; *hosts are theirs, 0 where none was. */
+/*
+ * Takes the tables from begin to end out of the L1 table; *hosts are theirs, 0
+ * where none was.
+ */
 static int
-unlink_tables(struct image *image, uint32_t first, uint64_t *hosts)
+unlink_tables(struct image *image, uint32_t begin, uint32_t end,
+    uint64_t *hosts)
 {
 	struct changes *changes = &image->barrier.l1;
-	uint32_t count = image->l1_entries - first;
 
-	if (changes_make_room(changes, count) ||
-	    retired_make_room(image, count))
+	if (changes_make_room(changes, end - begin) ||
+	    retired_make_room(image, end - begin))
 		return -ENOMEM;
-	for (uint32_t i = first; i < image->l1_entries; i++) {
+	for (uint32_t i = begin; i < end; i++) {
 		uint64_t entry = image->l1[i];
 
-		hosts[i - first] = 0;
+		hosts[i - begin] = 0;
 		if (!entry)
 			continue;
 		if (!entry_l1_fault(entry, &image->limits)) {
-			hosts[i - first] = entry_host(entry);
+			hosts[i - begin] = entry_host(entry);
 			retired_add(image, i, entry_host(entry));
 		}
 		image->l1[i] = 0;
@@ -79,32 +87,49 @@ unlink_tables(struct image *image, uint32_t first, uint64_t *hosts)
 	return 0;
 }
 
-/* Whole tables. */
+/* References go when nothing points there any more, stably. */
 co_fn static int
-drop_tables(struct image *image, uint32_t first)
+drop_some_tables(struct image *image, uint32_t begin, uint32_t end)
 {
-	uint32_t count = image->l1_entries - first;
-	uint64_t *hosts;
+	uint64_t *hosts = calloc(end - begin, sizeof(*hosts));
 	int err;
 
-	if (first >= image->l1_entries)
-		return 0;
-	hosts = calloc(count, sizeof(*hosts));
 	if (!hosts)
 		return -ENOMEM;
-	err = unlink_tables(image, first, hosts);
+	err = unlink_tables(image, begin, end, hosts);
 	if (!err)
 		err = barrier_flush(image);
 	barrier_wait_ended(image);
-	for (uint32_t i = 0; i < count && !err; i++)
+	for (uint32_t i = 0; i < end - begin && !err; i++)
 		if (hosts[i])
 			err = tree_drop(image, hosts[i]);
 	free(hosts);
 	return err;
 }
 
+/* Whole tables, from the last one down. */
+co_fn static int
+drop_tables(struct image *image, uint32_t first,
+    const struct image_progress *progress)
+{
+	uint32_t at_once = (DROP_CLUSTERS >> image->l2_bits) + 1;
+	uint32_t last = image->l1_entries;
+	int err = 0;
+
+	while (last > first && !image->l1[last - 1])
+		last--;
+	for (uint32_t begin, end = last; end > first && !err; end = begin) {
+		if (progress_stops(image, progress, last - end, last - first))
+			return -ECANCELED;
+		begin = end - first > at_once ? end - at_once : first;
+		err = drop_some_tables(image, begin, end);
+	}
+	return err;
+}
+
 int
-tree_drop_from(struct image *image, uint64_t guest)
+tree_drop_from(struct image *image, uint64_t guest,
+    const struct image_progress *progress)
 {
 	unsigned span_bits = image->cluster_bits + image->l2_bits;
 	uint64_t mask = image->cluster_bytes - 1;
@@ -118,5 +143,5 @@ tree_drop_from(struct image *image, uint64_t guest)
 		return 0;
 	if (!is_start && image->l1[index])
 		err = clear_table_rest(image, begin, table_end);
-	return err ? err : drop_tables(image, index + !is_start);
+	return err ? err : drop_tables(image, index + !is_start, progress);
 }

@@ -22,7 +22,8 @@ state_offset(const struct image *image, uint64_t disk_bytes)
 /* Not in the monitor: these are requests, and wait as such. */
 co_fn static int
 copy_state(struct image *image, uint64_t guest,
-    const struct vmstate_source *source)
+    const struct vmstate_source *source,
+    const struct image_progress *progress)
 {
 	uint64_t left = source->bytes;
 	char *data = malloc(PIECE_BYTES);
@@ -31,7 +32,11 @@ copy_state(struct image *image, uint64_t guest,
 	while (left > 0 && !err) {
 		size_t part = left < PIECE_BYTES ? left : PIECE_BYTES;
 
-		err = source->read(source->arg, data, part);
+		if (progress && progress->report(progress->arg,
+		    source->bytes - left, source->bytes))
+			err = -ECANCELED;
+		else
+			err = source->read(source->arg, data, part);
 		if (!err)
 			err = qcow2_write(image, guest, data, part, 0);
 		guest += part;
@@ -42,7 +47,8 @@ copy_state(struct image *image, uint64_t guest,
 }
 
 int
-vmstate_write(struct image *image, const struct vmstate_source *source)
+vmstate_write(struct image *image, const struct vmstate_source *source,
+    const struct image_progress *progress)
 {
 	uint64_t begin = state_offset(image, image->size_bytes);
 	uint32_t entries;
@@ -54,14 +60,14 @@ vmstate_write(struct image *image, const struct vmstate_source *source)
 	if (entries == 0)
 		return -EFBIG;
 	/* An older state may be there. */
-	err = tree_drop_from(image, begin);
+	err = tree_drop_from(image, begin, NULL);
 	if (!err && entries > image->l1_entries)
 		err = l1_grow(image, entries);
 	if (err)
 		return err;
 	image->usable_bytes = begin + source->bytes;
 	monitor_leave(&image->monitor);
-	err = copy_state(image, begin, source);
+	err = copy_state(image, begin, source, progress);
 	monitor_enter(&image->monitor);
 	return err;
 }
@@ -70,7 +76,8 @@ int
 vmstate_drop(struct image *image)
 {
 	image->usable_bytes = image->size_bytes;
-	return tree_drop_from(image, state_offset(image, image->size_bytes));
+	return tree_drop_from(image, state_offset(image, image->size_bytes),
+	    NULL);
 }
 
 uint64_t
@@ -84,9 +91,15 @@ image_vmstate_read(struct image *image, uint64_t offset, void *data,
     size_t length)
 {
 	struct reader reader = {.data = data};
+	atomic_uint *ticket = door_enter(&image->door);
+	int err = -EINVAL;
 
-	assert(!image->writable && offset <= image->vm_state_bytes &&
-	    length <= image->vm_state_bytes - offset);
+	if (!ticket)
+		return -EIO;
 	reader.guest = state_offset(image, image->size_bytes) + offset;
-	return qcow2_read(image, &reader, reader.guest, length);
+	if (offset <= image->vm_state_bytes &&
+	    length <= image->vm_state_bytes - offset)
+		err = qcow2_read(image, &reader, reader.guest, length);
+	door_leave(ticket);
+	return err;
 }

@@ -18,6 +18,7 @@
 #include "qcow2/encrypted.h"
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/l2_fault.h"
 #include "runtime/buf.h"
 
 /* One step of a write: part of one L2 slice. */
@@ -221,7 +222,7 @@ count_clusters(const struct write *write, const struct slice *slice,
 	for (; cluster < end; cluster += image->cluster_bytes) {
 		uint64_t entry = entry_at(image, slice, cluster);
 
-		if (slice && slice->faulty && slice_l2_fault(image, entry)) {
+		if (slice && l2_fault_in(image, slice, entry)) {
 			if (count == 0)
 				return -EIO;
 			break;
@@ -368,37 +369,18 @@ put_edges:
 
 /* ---- the mapping ---- */
 
-/* The new place, and no suspension between the look and the change. */
 co_fn static int
 link_target(const struct write *write, const struct target *target)
 {
 	struct image *image = write->image;
-	size_t index = l2_slice_index(image, write->guest);
-	uint64_t host = target->place.host | ENTRY_COPIED;
 	uint64_t in_cluster = write->guest & (image->cluster_bytes - 1);
 	uint64_t clusters = (in_cluster + write->length +
 	    image->cluster_bytes - 1) >> image->cluster_bits;
-	struct slice *slice;
-	uint8_t *entries;
 	int err;
 
 	assert(entry_host(target->place.host));
-	err = l2_pin(image, write->guest, &slice);
-	if (err)
-		return err;
-	err = quarantine_make_room(image, clusters);
-	entries = err ? NULL : slice_modify(image, slice);
-	if (!err && !entries)
-		err = -ENOMEM;
-	for (uint64_t i = 0; i < clusters && !err; i++) {
-		uint64_t old = entry_load(entries, index + i);
-
-		entry_store(entries, index + i,
-		    host + (i << image->cluster_bits));
-		if (target->is_new)
-			quarantine_add_entry(image, old);
-	}
-	l2_unpin(image, slice);
+	err = l2_link(image, write->guest, clusters,
+	    target->place.host | ENTRY_COPIED, target->is_new);
 	if (!err && !(target->reads_zero && target->place.virgin &&
 	    target->place.stable))
 		image->barrier.needs_order = true;

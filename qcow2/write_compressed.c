@@ -125,22 +125,12 @@ write_place(const struct stream *stream)
 co_fn static int
 link_place(const struct stream *stream)
 {
-	struct image *image = stream->image;
-	struct slice *slice;
-	uint8_t *entries;
-	int err;
+	int err = l2_link(stream->image, stream->guest, 1, stream->entry,
+	    true);
 
-	err = l2_pin(image, stream->guest, &slice);
-	if (err)
-		return err;
-	entries = slice_modify(image, slice);
-	if (entries) {
-		entry_store(entries, l2_slice_index(image, stream->guest),
-		    stream->entry);
-		image->barrier.needs_order = true;
-	}
-	l2_unpin(image, slice);
-	return entries ? 0 : -ENOMEM;
+	if (!err)
+		stream->image->barrier.needs_order = true;
+	return err;
 }
 
 /* In the monitor, with a claim. */

@@ -6,10 +6,11 @@
  *
  * The last cluster of a disk counts as whole if the range goes to its end.
  */
-#include <assert.h>
 #include <errno.h>
 #include "qcow2/internal.h"
 #include "qcow2/l2.h"
+#include "qcow2/l2_fault.h"
+#include "qcow2/slice_write.h"
 #include "runtime/loop.h"
 
 /* Zeros are written in pieces of this at most. */
@@ -67,7 +68,7 @@ count_changes(const struct image *image, const struct slice *slice,
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t entry = entry_load(slice->data, index + i);
 
-		if (slice->faulty && slice_l2_fault(image, entry))
+		if (l2_fault_in(image, slice, entry))
 			return -EIO;
 		if (cleared(image, guest + (i << image->cluster_bits),
 		    entry, room) != entry)

@@ -16,8 +16,6 @@
 #define RUNTIME_CO_H
 
 #include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include "runtime/sanitizers.h"
 #include "runtime/task.h"
 

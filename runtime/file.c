@@ -52,6 +52,12 @@ is_transient(int64_t result)
 	return result == -EINTR || result == -EAGAIN || result == -ECANCELED;
 }
 
+void
+file_make_draft(struct file *file)
+{
+	file->is_draft = true;
+}
+
 /* ---- the end of the file ---- */
 
 void
@@ -131,6 +137,8 @@ file_pwritev(struct file *file, struct iovec *iov, unsigned iov_count,
     uint64_t offset, unsigned flags)
 {
 	assert(file->writable);
+	if (file->is_draft)
+		flags &= ~FILE_DSYNC;
 	iov_count = iov_advance(&iov, iov_count, 0);
 	while (iov_count > 0) {
 		unsigned batch = iov_count < IOV_MAX ? iov_count : IOV_MAX;
@@ -167,6 +175,8 @@ file_fdatasync(struct file *file)
 {
 	int err;
 
+	if (file->is_draft)
+		return 0;
 	do
 		err = file->ops->fdatasync(file);
 	while (is_transient(err));
@@ -198,6 +208,14 @@ file_truncate(struct file *file, uint64_t size)
 		err = file->ops->truncate(file, size);
 	while (is_transient(err));
 	return plain_errno(err);
+}
+
+int
+file_make_room(struct file *file, uint64_t offset, uint64_t length)
+{
+	if (!file->is_draft || !file->wants_room)
+		return -EOPNOTSUPP;
+	return file_fallocate(file, FILE_ALLOCATE, offset, length);
 }
 
 int64_t
@@ -237,6 +255,19 @@ file_splice(struct file *file, int pipe_fd, uint64_t offset, size_t length)
 		moved = file->ops->splice(file, pipe_fd, offset, length);
 	while (moved == -EINTR);
 	return moved;
+}
+
+int
+file_open_again(struct file *file, unsigned flags, struct file **filep)
+{
+	return file->ops->open_again(file, flags, filep);
+}
+
+void
+file_forget(struct file *file)
+{
+	if (file->ops->forget)
+		file->ops->forget(file);
 }
 
 void

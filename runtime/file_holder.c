@@ -2,7 +2,6 @@
 #include "runtime/file_holder.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,11 +5,11 @@
  * Reads that the page cache can answer are done at once, by one preadv2 with
  * RWF_NOWAIT and without a suspension; that costs the same as through the ring
  * and saves a turn.  So are all reads and writes of memory file systems, which
- * know no RWF_NOWAIT but never wait for a disk.  So are writes where the file
- * system knows RWF_NOWAIT for them; where it does not (ext4), they go to the
- * file's writer thread.  Everything else is an operation of the calling
- * coroutine's loop.  A monitor the caller is in is
- * left during all of them.
+ * know no RWF_NOWAIT but never wait for a disk, and what is written to a draft,
+ * even if it waits.  So are writes where the file system knows RWF_NOWAIT for
+ * them; where it does not (ext4), they go to the file's writer thread.
+ * Everything else is an operation of the calling coroutine's loop.  A monitor
+ * the caller is in is left during all of them.
  *
  * Pages are spliced only where no disk has to be waited for.
  *
@@ -35,6 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "runtime/file.h"
+#include "runtime/file_os.h"
 #include "runtime/loop.h"
 #include "runtime/monitor.h"
 #include "runtime/worker.h"
@@ -50,6 +51,8 @@ struct os_file {
 	struct writer *writer;	/* once it has; see os_pwritev() */
 	pthread_mutex_t writer_lock;
 };
+
+static const struct file_ops os_ops;
 
 static struct os_file *
 os_file_of(struct file *file)
@@ -121,6 +124,13 @@ read_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
 	return got;
 }
 
+/* Whether a write is done at once, even if it has to wait for the disk. */
+static bool
+may_block(const struct os_file *os)
+{
+	return os->in_memory || os->file.is_draft;
+}
+
 /* -EAGAIN where the write might have to wait. */
 co_fn static int64_t
 write_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
@@ -135,13 +145,13 @@ write_now(struct os_file *os, struct iovec *iov, unsigned iov_count,
 		monitor_unlock(monitor);
 	put = pwritev2(os->fd, iov, (int)iov_count, (off_t)offset,
 	    (flags & FILE_DSYNC ? RWF_DSYNC : 0) |
-	    (os->in_memory ? 0 : RWF_NOWAIT));
+	    (may_block(os) ? 0 : RWF_NOWAIT));
 	if (put < 0)
 		put = -errno;
 	if (monitor)
 		monitor_lock(monitor);
 	unclip(&clipped);
-	if (put == -EOPNOTSUPP && !os->in_memory) {
+	if (put == -EOPNOTSUPP && !may_block(os)) {
 		atomic_store(&os->writes_nowait, false);
 		return -EAGAIN;
 	}
@@ -194,7 +204,7 @@ os_pwritev(struct file *file, struct iovec *iov, unsigned iov_count,
 	};
 	struct writer *writer;
 
-	if (os->in_memory)
+	if (may_block(os))
 		return write_now(os, iov, iov_count, offset, flags);
 	/* A stable write waits for the disk: kernel workers do several. */
 	if (flags & FILE_DSYNC)
@@ -244,7 +254,10 @@ os_fallocate(struct file *file, enum file_fallocate mode, uint64_t offset,
 		.offset = offset, .length = length,
 	};
 
-	return (int)loop_wait(&op);
+	if (!file->is_draft)
+		return (int)loop_wait(&op);
+	return fallocate(op.fd, (int)op.flags, (off_t)offset,
+	    (off_t)length) ? -errno : 0;
 }
 
 struct truncation {
@@ -274,7 +287,7 @@ os_truncate(struct file *file, uint64_t size)
 	return truncation.result;
 }
 
-/* ---- size, holes, closing ---- */
+/* ---- size, holes ---- */
 
 static int64_t
 os_size(struct file *file)
@@ -380,38 +393,18 @@ os_splice(struct file *file, int pipe_fd, uint64_t offset, size_t length)
 	return moved < 0 ? -errno : moved;
 }
 
-static void
-os_close(struct file *file)
-{
-	writer_stop(os_file_of(file)->writer);
-	pthread_mutex_destroy(&os_file_of(file)->writer_lock);
-	close(os_file_of(file)->fd);
-	free(file->name);
-	free(os_file_of(file));
-}
-
-static const struct file_ops os_ops = {
-	.preadv = os_preadv,
-	.pwritev = os_pwritev,
-	.fdatasync = os_fdatasync,
-	.fallocate = os_fallocate,
-	.truncate = os_truncate,
-	.size = os_size,
-	.seek = os_seek,
-	.is_cached = os_is_cached,
-	.splice = os_splice,
-	.close = os_close,
-};
-
 /* ---- opening ---- */
 
-static bool
-is_in_memory(int fd)
+static void
+find_file_system(struct os_file *os)
 {
 	struct statfs fs;
 
-	return !fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC ||
-	    fs.f_type == RAMFS_MAGIC);
+	if (!os->file.is_regular || fstatfs(os->fd, &fs))
+		return;
+	os->in_memory = fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+	/* It looks for the room of a write block by block, file locked. */
+	os->file.wants_room = fs.f_type == EXT4_SUPER_MAGIC;
 }
 
 int
@@ -443,7 +436,7 @@ file_open_fd(int fd, const char *name, unsigned flags, struct file **filep)
 	os->file.writable = flags & FILE_WRITE;
 	os->file.request_alignment = 1;
 	os->fd = fd;
-	os->in_memory = os->file.is_regular && is_in_memory(fd);
+	find_file_system(os);
 	os->file.can_splice = os->file.is_regular &&
 	    sysconf(_SC_PAGESIZE) == PAGE_BYTES;
 	atomic_init(&os->reads_nowait, true);
@@ -459,9 +452,9 @@ close_fd:
 }
 
 /* O_NONBLOCK keeps a FIFO from hanging us; regular files ignore it. */
-int
-file_open(int directory_fd, const char *path, unsigned flags,
-    uint64_t resolve, struct file **filep)
+static int
+open_path(int directory_fd, const char *path, const char *name,
+    unsigned flags, uint64_t resolve, struct file **filep)
 {
 	struct open_how how = {
 		.flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOATIME |
@@ -490,88 +483,67 @@ file_open(int directory_fd, const char *path, unsigned flags,
 		close((int)fd);
 		return err;
 	}
-	return file_open_fd((int)fd, path, flags, filep);
-}
-
-/* ---- locks, on the bytes that QEMU 7.2 uses ---- */
-
-/* Bits of a lock: byte 100 + bit is held, byte 200 + bit is not shared. */
-#define PERMISSION_READ	(1u << 0)
-#define PERMISSION_WRITE		(1u << 1)
-#define PERMISSION_RESIZE		(1u << 3)
-#define LOCK_HELD_BASE		100
-#define LOCK_UNSHARED_BASE	200
-
-static int
-lock_byte(int fd, int command, short type, off_t byte)
-{
-	struct flock lock = {
-		.l_type = type, .l_whence = SEEK_SET,
-		.l_start = byte, .l_len = 1,
-	};
-
-	if (fcntl(fd, command, &lock))
-		return errno == EACCES ? -EAGAIN : -errno;
-	if (command == F_OFD_GETLK && lock.l_type != F_UNLCK)
-		return -EAGAIN;
-	return 0;
-}
-
-static int
-lock_bytes(int fd, int command, short type, unsigned bits, off_t base)
-{
-	for (unsigned bit = 0; bit < 4; bit++) {
-		int err;
-
-		if (!(bits & (1u << bit)))
-			continue;
-		err = lock_byte(fd, command, type, base + bit);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-/* First announce, then look: of two that come at once, both see the other. */
-static int
-lock_once(int fd, unsigned held, unsigned unshared)
-{
-	int err;
-
-	err = lock_bytes(fd, F_OFD_SETLK, F_RDLCK, held, LOCK_HELD_BASE);
-	if (err)
-		return err;
-	err = lock_bytes(fd, F_OFD_SETLK, F_RDLCK, unshared,
-	    LOCK_UNSHARED_BASE);
-	if (err)
-		return err;
-	err = lock_bytes(fd, F_OFD_GETLK, F_WRLCK, held, LOCK_UNSHARED_BASE);
-	if (err)
-		return err;
-	return lock_bytes(fd, F_OFD_GETLK, F_WRLCK, unshared, LOCK_HELD_BASE);
+	return file_open_fd((int)fd, name, flags, filep);
 }
 
 int
-file_lock(struct file *file, enum file_lock lock, unsigned patience_ms)
+file_open(int directory_fd, const char *path, unsigned flags,
+    uint64_t resolve, struct file **filep)
 {
-	unsigned held = PERMISSION_READ;
-	unsigned unshared = PERMISSION_WRITE | PERMISSION_RESIZE;
-	struct timespec pause = {.tv_nsec = 20000000};
-	int err;
+	return open_path(directory_fd, path, path, flags, resolve, filep);
+}
 
-	if (file->ops != &os_ops || lock == FILE_LOCK_SHARED)
-		return 0;
-	if (lock == FILE_LOCK_WRITE)
-		held |= PERMISSION_WRITE | PERMISSION_RESIZE;
-	for (unsigned waited_ms = 0;; waited_ms += 20) {
-		struct flock none = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+/* ---- opening again, closing ---- */
 
-		err = lock_once(os_file_of(file)->fd, held, unshared);
-		if (!err)
-			return 0;
-		fcntl(os_file_of(file)->fd, F_OFD_SETLK, &none);
-		if (err != -EAGAIN || waited_ms >= patience_ms)
-			return err;
-		nanosleep(&pause, NULL);
-	}
+static int
+os_open_again(struct file *file, unsigned flags, struct file **filep)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d",
+	    os_file_of(file)->fd);
+	return open_path(AT_FDCWD, path, file->name, flags, 0, filep);
+}
+
+static void
+forget_job(void *arg)
+{
+	posix_fadvise(*(const int *)arg, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+co_fn static void
+os_forget(struct file *file)
+{
+	worker_run(forget_job, &os_file_of(file)->fd);
+}
+
+static void
+os_close(struct file *file)
+{
+	writer_stop(os_file_of(file)->writer);
+	pthread_mutex_destroy(&os_file_of(file)->writer_lock);
+	close(os_file_of(file)->fd);
+	free(file->name);
+	free(os_file_of(file));
+}
+
+static const struct file_ops os_ops = {
+	.preadv = os_preadv,
+	.pwritev = os_pwritev,
+	.fdatasync = os_fdatasync,
+	.fallocate = os_fallocate,
+	.truncate = os_truncate,
+	.size = os_size,
+	.seek = os_seek,
+	.is_cached = os_is_cached,
+	.splice = os_splice,
+	.open_again = os_open_again,
+	.forget = os_forget,
+	.close = os_close,
+};
+
+int
+file_os_fd(struct file *file)
+{
+	return file->ops == &os_ops ? os_file_of(file)->fd : -1;
 }

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include "runtime/iov.h"
 #include "runtime/sim_internal.h"
 
 struct record_file {
@@ -19,16 +20,6 @@ static struct record_file *
 record_file_of(struct file *file)
 {
 	return container_of(file, struct record_file, file);
-}
-
-static uint64_t
-iov_bytes(const struct iovec *iov, unsigned iov_count)
-{
-	uint64_t bytes = 0;
-
-	for (unsigned i = 0; i < iov_count; i++)
-		bytes += iov[i].iov_len;
-	return bytes;
 }
 
 static uint8_t *
@@ -159,6 +150,17 @@ record_seek(struct file *file, uint64_t offset, bool data)
 	return inner->ops->seek(inner, offset, data);
 }
 
+static int
+record_open_again(struct file *file, unsigned flags, struct file **filep)
+{
+	struct record_file *record = record_file_of(file);
+	struct file *inner;
+	int err = file_open_again(record->inner, flags, &inner);
+
+	return err ? err : file_record_open(record->log, record->source,
+	    inner, record->with_reads, filep);
+}
+
 static void
 record_close(struct file *file)
 {
@@ -177,6 +179,7 @@ static const struct file_ops record_ops = {
 	.truncate = record_truncate,
 	.size = record_size,
 	.seek = record_seek,
+	.open_again = record_open_again,
 	.close = record_close,
 };
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "runtime/file_sim_internal.h"
+#include "runtime/iov.h"
 
 #define SECTOR_BYTES 512u
 
@@ -189,16 +190,6 @@ run(struct disk *disk, const struct file_sim_op *op)
 
 /* ---- the operations ---- */
 
-static uint64_t
-iov_bytes(const struct iovec *iov, unsigned iov_count)
-{
-	uint64_t bytes = 0;
-
-	for (unsigned i = 0; i < iov_count; i++)
-		bytes += iov[i].iov_len;
-	return bytes;
-}
-
 co_fn static int64_t
 sim_preadv(struct file *file, struct iovec *iov, unsigned iov_count,
     uint64_t offset)
@@ -288,6 +279,16 @@ sim_close_file(struct file *file)
 	free(container_of(file, struct disk_handle, file));
 }
 
+static int
+sim_open_again(struct file *file, unsigned flags, struct file **filep)
+{
+	int err = file_sim_open(file, filep);
+
+	if (!err)
+		(*filep)->writable = flags & FILE_WRITE;
+	return err;
+}
+
 static const struct file_ops sim_ops = {
 	.preadv = sim_preadv,
 	.pwritev = sim_pwritev,
@@ -296,6 +297,7 @@ static const struct file_ops sim_ops = {
 	.truncate = sim_truncate,
 	.size = sim_size,
 	.seek = sim_seek,
+	.open_again = sim_open_again,
 	.close = sim_close_file,
 };
 

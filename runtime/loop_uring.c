@@ -18,6 +18,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include "runtime/iov.h"
 #include "runtime/log.h"
 #include "runtime/loop_internal.h"
 
@@ -435,10 +436,8 @@ static void
 complete_whole(struct loop *loop, struct uring *uring, struct op *op,
     int result)
 {
-	int64_t length = 0;
+	int64_t length = (int64_t)iov_bytes(op->iov, op->iov_count);
 
-	for (unsigned i = 0; i < op->iov_count; i++)
-		length += (int64_t)op->iov[i].iov_len;
 	if (result > 0)
 		op->result += result;
 	if (result > 0 && op->result < length &&

@@ -13,7 +13,6 @@
 #ifndef RUNTIME_RECORD_H
 #define RUNTIME_RECORD_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

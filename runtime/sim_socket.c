@@ -11,8 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include "runtime/file_pool.h"
+#include "runtime/iov.h"
 #include "runtime/sim_internal.h"
 
 /* No descriptor of this process, so that a stray system call just fails. */
@@ -59,16 +58,6 @@ socket_of(const struct sim *sim, int fd)
 
 /* ---- completing ---- */
 
-static size_t
-op_bytes(const struct op *op)
-{
-	size_t bytes = 0;
-
-	for (unsigned i = 0; i < op->iov_count; i++)
-		bytes += op->iov[i].iov_len;
-	return bytes;
-}
-
 static const char *
 op_name(enum op_kind kind)
 {
@@ -97,7 +86,7 @@ complete(struct sim_socket *socket, struct op *op, int64_t result)
 		.kind = SIM_LOG_SOCKET + op->kind, .name = op_name(op->kind),
 		.loop_index = loop->index,
 		.object = (unsigned)(socket->fd - FD_BASE),
-		.length = op->iov_count ? op_bytes(op) : 0, .result = result,
+		.length = iov_bytes(op->iov, op->iov_count), .result = result,
 	});
 	op->result = result;
 	task_list_append(&loop->completed, &op->task);
@@ -317,7 +306,7 @@ static bool
 send_once(struct sim_socket *socket, struct op *op)
 {
 	struct sim_socket *peer = socket->peer;
-	size_t left = op_bytes(op) - (size_t)op->result;
+	size_t left = iov_bytes(op->iov, op->iov_count) - (size_t)op->result;
 	size_t room, piece;
 
 	if (socket->was_reset || socket->send_ended || !peer ||

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include "runtime/iov.h"
 
 /* One system call for what op->result says was not sent before. */
 static ssize_t
@@ -35,11 +36,9 @@ send_rest(const struct op *op)
 static int64_t
 try_send(struct op *op)
 {
-	size_t length = 0;
+	size_t length = iov_bytes(op->iov, op->iov_count);
 	ssize_t count;
 
-	for (unsigned i = 0; i < op->iov_count; i++)
-		length += op->iov[i].iov_len;
 	while ((size_t)op->result < length) {
 		count = send_rest(op);
 		if (count < 0 && count != -EAGAIN && op->result > 0)

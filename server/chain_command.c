@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "server/chain_command.h"
 
-#include <stdio.h>
-#include <string.h>
 #include "server/commands.h"
-#include "server/stop.h"
 
 struct image_options
 chain_image_options(const struct chain_options *options,
@@ -32,35 +29,4 @@ chain_run(const struct command *command, const struct chain_options *options,
 	if (!exit_code && *errp)
 		exit_code = error_print(error);
 	return exit_code;
-}
-
-static bool
-report(void *arg, uint64_t done, uint64_t total)
-{
-	struct progress *progress = arg;
-
-	progress_set(progress, done, total);
-	return stop_is_wanted();
-}
-
-struct image_progress
-chain_progress(struct progress *progress, const char *what)
-{
-	progress_begin(progress, what);
-	stop_begin();
-	return (struct image_progress){report, progress};
-}
-
-int
-chain_image_close(struct image *image, int err, struct error *error)
-{
-	char path[512];
-	int close_err;
-
-	snprintf(path, sizeof(path), "%s", image_path(image));
-	close_err = image_close(image);
-	if (err || !close_err)
-		return err;
-	return error_set(error, close_err, "cannot make all of %s stable: %s",
-	    path, strerror(-close_err));
 }

@@ -1,40 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the commands that change chains have in common: how backing files are
- * found, how far the work is, and how an image that was changed is closed.
+ * found, which keys they take, and how they run.
  */
 #ifndef SERVER_CHAIN_COMMAND_H
 #define SERVER_CHAIN_COMMAND_H
 
-#include <stddef.h>
 #include "qcow2/image.h"
 #include "qcow2/image_chain.h"
 #include "server/key.h"
 #include "server/options.h"
 #include "server/progress.h"
+#include "server/source.h"
 
 /* At the start of the command's own struct. */
 struct chain_options {
 	struct option_texts backing_dirs;
 	struct key_options keys;
+	int64_t progress_fd;		/* 0: not said */
 };
 
 #define CHAIN_OPTION_SPECS \
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR", \
-	  "backing files may lie here, repeatable", \
-	  .offset = offsetof(struct chain_options, backing_dirs) }, \
+	SOURCE_BACKING_DIR_OPTION(struct chain_options, backing_dirs), \
+	PROGRESS_OPTION(struct chain_options, progress_fd), \
 	KEY_OPTIONS(struct chain_options, keys)
 
 /* For reading a qcow2 image; shares the memory of both. */
 struct image_options chain_image_options(const struct chain_options *options,
     const struct key_ring *keys);
-
-/*
- * Shows what, and how much of it is done, until progress_clear(); a signal
- * stops the work between two of its pieces.
- */
-struct image_progress chain_progress(struct progress *progress,
-    const char *what);
 
 /*
  * Runs fn(arg) as command_run() does, with the keys that the options name; the
@@ -44,12 +37,5 @@ int chain_run(const struct command *command,
     const struct chain_options *options, struct key_ring *keys,
     void (*fn)(void *arg), void *arg, const int *errp,
     const struct error *error);
-
-/*
- * Closes an image after work that ended with err: which is returned, or what
- * went wrong in closing.
- */
-co_fn int chain_image_close(struct image *image, int err,
-    struct error *error);
 
 #endif

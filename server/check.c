@@ -4,8 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +11,8 @@
 #include "runtime/file.h"
 #include "runtime/file_holder.h"
 #include "server/commands.h"
+#include "server/source.h"
+#include "server/stop.h"
 
 /* As of qemu-img check. */
 #define EXIT_UNSUPPORTED 63
@@ -24,10 +24,7 @@ struct check_options {
 	bool json;
 	int format;
 	int repair;
-};
-
-static const char *const format_names[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
+	int64_t progress_fd;	/* 0: not said */
 };
 
 static const char *const repair_names[] = {
@@ -39,12 +36,11 @@ static const char *const repair_names[] = {
 static const struct option_spec check_specs[] = {
 	{ "json", 0, OPTION_FLAG, NULL,
 	  "print the JSON that qemu-img prints", FIELD(json) },
-	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what the file is (qcow2); never guessed", FIELD(format),
-	  .choices = format_names },
+	SOURCE_FORMAT_OPTION(struct check_options, format, "the file"),
 	{ "repair", 'r', OPTION_CHOICE, "leaks|all",
 	  "give leaked clusters back, or repair all that can be",
 	  FIELD(repair), .choices = repair_names },
+	PROGRESS_OPTION(struct check_options, progress_fd),
 	{ .name = NULL },
 };
 
@@ -64,34 +60,12 @@ progress(void *arg, uint64_t done, uint64_t total)
 	progress_set(&call->progress, done, total);
 }
 
-/* Set by a signal: a repair ends between two writes. */
-static volatile sig_atomic_t interrupted;
-
-static void
-interrupt(int number)
-{
-	(void)number;
-	interrupted = 1;
-}
-
-/* The second one of a kind ends the program at once. */
-static void
-catch_signals(void)
-{
-	struct sigaction action = {
-		.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND,
-	};
-
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
-}
-
+/* A repair ends between two writes. */
 static bool
 stop(void *arg)
 {
 	(void)arg;
-	return interrupted;
+	return stop_is_wanted();
 }
 
 static void
@@ -190,14 +164,14 @@ check_run(const struct command *command, int argc, char **argv)
 	call.path = argv[first];
 	call.repair = (enum check_repair)options.repair;
 	progress_begin(&call.progress, is_repair(&call) ?
-	    "checking and repairing" : "checking");
+	    "checking and repairing" : "checking", options.progress_fd);
 	if (options.format == IMAGE_RAW) {
 		fprintf(stderr, "qnbd: %s is raw, so there is nothing in it "
 		    "that could be checked\n", call.path);
 		return EXIT_UNSUPPORTED;
 	}
 	if (is_repair(&call))
-		catch_signals();
+		stop_begin();
 	exit_code = command_run(check_main, &call);
 	if (exit_code)
 		return exit_code;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include "server/chain_command.h"
 #include "server/commands.h"
+#include "server/finish.h"
 
 struct commit_options {
 	struct chain_options chain;
@@ -116,12 +117,17 @@ commit(struct commit_call *call, struct image *image, unsigned depth)
 
 	if (!is_as_deep(image, depth))
 		return refuse_no_backing(call);
-	progress = chain_progress(&call->progress, "committing");
+	progress = progress_stoppable(&call->progress, "committing",
+	    call->options.chain.progress_fd);
 	err = image_commit(image, depth, &progress, &call->error);
 	progress_clear(&call->progress);
 	if (err || !image_writable(image))
 		return err;
-	return image_empty(image, &call->error);
+	/* What is told to programs is the first of the two. */
+	progress = progress_stoppable(&call->progress, "emptying", 0);
+	err = image_empty(image, &progress, &call->error);
+	progress_clear(&call->progress);
+	return err;
 }
 
 static co_fn void
@@ -142,7 +148,8 @@ commit_main(void *arg)
 	if (call->err)
 		return;
 	call->err = commit(call, image, depth);
-	call->err = chain_image_close(image, call->err, &call->error);
+	call->err = finish_image(image, call->path, call->err,
+	    &call->error);
 }
 
 static int

@@ -25,6 +25,7 @@ struct compare_arguments {
 	bool strict;
 	bool quiet;
 	int64_t threads;		/* 0: not said */
+	int64_t progress_fd;		/* 0: not said */
 };
 
 #define FIELD(name) .offset = offsetof(struct compare_arguments, name)
@@ -47,6 +48,7 @@ static const struct option_spec compare_specs[] = {
 	  "sizes and what is allocated must be equal, too", FIELD(strict) },
 	{ "quiet", 'q', OPTION_FLAG, NULL,
 	  "say nothing but errors", FIELD(quiet) },
+	PROGRESS_OPTION(struct compare_arguments, progress_fd),
 	{ "threads", 0, OPTION_NUMBER, "N",
 	  "processors to use; default: all", FIELD(threads),
 	  .min = 1, .max = COMMAND_LOOPS_MAX },
@@ -269,7 +271,8 @@ compare_images(struct compare_call *call)
 		.look = look, .work = work, .progress = show_progress,
 		.arg = call,
 	};
-	progress_begin(&call->progress, "comparing");
+	progress_begin(&call->progress, "comparing",
+	    call->arguments->progress_fd);
 	call->err = walk_run(&call->walk, call->loops, call->loops_count);
 	progress_clear(&call->progress);
 	if (call->err)

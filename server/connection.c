@@ -369,18 +369,6 @@ connection_sent(struct connection *connection)
 }
 
 static void
-sent(struct task *task)
-{
-	struct op *op = container_of(task, struct op, task);
-	struct connection *connection = container_of(op, struct connection,
-	    send);
-
-	if (op->result < 0)
-		connection_break(connection, "client does not take replies");
-	splice_send(connection);
-}
-
-static void
 flush_now(struct connection *connection)
 {
 	unsigned iov_count;
@@ -404,7 +392,7 @@ flush_now(struct connection *connection)
 		return;
 	}
 	connection->send = (struct op){
-		.task.run = sent,
+		.task.run = splice_send_on,
 		.kind = OP_SEND,
 		.fd = connection->sock.fd,
 		.iov = connection->send_iov,

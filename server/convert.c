@@ -2,23 +2,25 @@
 /* qnbd convert: copies a disk into a new image, or into one that is there. */
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include "runtime/file.h"
 #include "server/commands.h"
 #include "server/copy.h"
 #include "server/create_options.h"
+#include "server/finish.h"
 #include "server/new_backing.h"
 #include "server/new_file.h"
 #include "server/progress.h"
 #include "server/source.h"
 #include "server/stop.h"
+#include "server/write_back.h"
+
+/* How often the kernel is told to write on, in bytes of the disk. */
+#define WRITE_BACK_BYTES (16u * 1024 * 1024)
 
 struct convert_arguments {
 	struct source_arguments source;
@@ -29,7 +31,8 @@ struct convert_arguments {
 	bool compress;
 	bool existing;
 	bool force;
-	int64_t progress_fd;		/* -1: not said */
+	bool sync;
+	int64_t progress_fd;		/* 0: not said */
 	int64_t threads;		/* 0: not said */
 	struct option_texts options;
 };
@@ -54,14 +57,14 @@ static const struct option_spec convert_specs[] = {
 	  FIELD(existing) },
 	{ "force", 0, OPTION_FLAG, NULL,
 	  "replace DST if it is there", FIELD(force) },
+	{ "sync", 0, OPTION_FLAG, NULL,
+	  "end when all of DST is on the disk", FIELD(sync) },
 	SOURCE_OPTIONS(struct convert_arguments, source, "SRC"),
 	KEY_OPTIONS(struct convert_arguments, source.keys),
 	{ "target-key-file", 0, OPTION_TEXTS, "FILE",
 	  "the key of DST, if it is encrypted, repeatable",
 	  FIELD(target_keys.files) },
-	{ "progress", 0, OPTION_NUMBER, "FD",
-	  "write \"DONE TOTAL\" lines, in bytes, to this descriptor",
-	  FIELD(progress_fd), .min = 0, .max = INT_MAX },
+	PROGRESS_OPTION(struct convert_arguments, progress_fd),
 	{ "threads", 0, OPTION_NUMBER, "N",
 	  "processors to use; default: all", FIELD(threads),
 	  .min = 1, .max = COMMAND_LOOPS_MAX },
@@ -80,31 +83,23 @@ struct convert_call {
 	char *backing_dir;		/* of BASE */
 	struct image *source;
 	struct progress progress;
-	unsigned percent;		/* that was told to progress_fd */
+	struct write_back write_back;	/* of a new file */
+	uint64_t written_back;		/* how much was done then */
 	struct error error;
 	int err;
 };
 
-/* ---- progress ---- */
+/* ---- copying ---- */
 
-/* Nobody may listen any more; the copy goes on. */
-static void
-tell_descriptor(struct convert_call *call, uint64_t done, uint64_t total)
+/* How far the file was written, or not far behind that. */
+static uint64_t
+written_bytes(const struct convert_call *call, uint64_t done)
 {
-	unsigned percent = (unsigned)((double)done / (double)total * 100);
-	char line[64];
-	int length;
-	ssize_t put;
+	struct stat st;
 
-	/* Who stops us may have left off reading. */
-	if (call->arguments->progress_fd < 0 || percent == call->percent ||
-	    stop_is_wanted())
-		return;
-	call->percent = percent;
-	length = snprintf(line, sizeof(line), "%" PRIu64 " %" PRIu64 "\n",
-	    done, total);
-	put = write((int)call->arguments->progress_fd, line, (size_t)length);
-	(void)put;
+	if (call->arguments->output_format == IMAGE_RAW)
+		return done;
+	return fstat(call->write_back.fd, &st) ? 0 : (uint64_t)st.st_size;
 }
 
 static void
@@ -113,21 +108,11 @@ show_progress(void *arg, uint64_t done, uint64_t total)
 	struct convert_call *call = arg;
 
 	progress_set(&call->progress, done, total);
-	tell_descriptor(call, done, total);
-}
-
-/* ---- copying ---- */
-
-/* Closes the target after work that ended with err. */
-co_fn static int
-close_target(struct convert_call *call, struct image *target, int err)
-{
-	int close_err = image_close(target);
-
-	if (err || !close_err)
-		return err;
-	return error_set(&call->error, close_err, "cannot make all of %s "
-	    "stable: %s", call->target_path, strerror(-close_err));
+	if (call->write_back.fd < 0 ||
+	    done - call->written_back < WRITE_BACK_BYTES)
+		return;
+	call->written_back = done;
+	write_back_advance(&call->write_back, written_bytes(call, done));
 }
 
 co_fn static int
@@ -146,8 +131,7 @@ copy_to(struct convert_call *call, struct image *target, uint64_t size_bytes)
 	};
 	int err;
 
-	progress_begin(&call->progress, "copying");
-	call->percent = UINT_MAX;
+	progress_begin(&call->progress, "copying", arguments->progress_fd);
 	err = copy_run(&copy, call->loops, call->loops_count, &call->error);
 	progress_clear(&call->progress);
 	if (err == -EINTR)
@@ -214,7 +198,7 @@ fill_new(struct convert_call *call)
 	struct option_texts dirs;
 	struct image_options options = {
 		.format = (enum image_format)call->arguments->output_format,
-		.writable = true,
+		.writable = true, .draft = true,
 		.keys = call->target_keys.list,
 		.keys_count = call->target_keys.count,
 		.loops = call->loops_count,
@@ -229,11 +213,17 @@ fill_new(struct convert_call *call)
 	options.backing_dirs_count = dirs.count;
 	if (!err)
 		err = image_open(path, &options, &target, &call->error);
-	free(path);
 	if (err)
-		return err;
+		goto free_path;
+	if (call->arguments->sync || call->new_file.replaced)
+		write_back_open(&call->write_back, path);
 	err = copy_to(call, target, image_size_bytes(target));
-	return close_target(call, target, err);
+	write_back_close(&call->write_back);
+	err = finish_image(target, call->target_path, err,
+	    &call->error);
+free_path:
+	free(path);
+	return err;
 }
 
 co_fn static int
@@ -251,7 +241,8 @@ convert_to_new(struct convert_call *call)
 	if (!err)
 		err = fill_new(call);
 	if (!err)
-		err = new_file_keep(&call->new_file, &call->error);
+		err = new_file_keep(&call->new_file, call->arguments->sync,
+		    &call->error);
 	if (err)
 		new_file_remove();
 	new_file_free(&call->new_file);
@@ -287,7 +278,7 @@ convert_to_existing(struct convert_call *call)
 		    call->source_path);
 	else
 		err = copy_to(call, target, size_bytes);
-	return close_target(call, target, err);
+	return finish_image(target, call->target_path, err, &call->error);
 }
 
 /* ---- both ---- */
@@ -394,8 +385,6 @@ run(struct convert_call *call)
 {
 	int exit_code;
 
-	/* Who wanted to know of the progress may be gone. */
-	signal(SIGPIPE, SIG_IGN);
 	if (call->arguments->existing)
 		stop_begin();
 	else
@@ -414,10 +403,11 @@ convert_run(const struct command *command, int argc, char **argv)
 	struct convert_arguments arguments = {
 		.source = SOURCE_ARGUMENTS_DEFAULT,
 		.output_format = IMAGE_QCOW2,
-		.backing_format = -1, .progress_fd = -1,
+		.backing_format = -1,
 	};
 	struct convert_call call = {
 		.arguments = &arguments, .options = create_options_default,
+		.write_back.fd = -1,
 	};
 	int first, exit_code;
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pieces are small enough for the processor's caches: data is looked at, and
- * written, right after it was read.  They begin at multiples of the target's
- * clusters, so that no two of them meet in one.
+ * Data is looked at, and written, right after it was read, while the caches of
+ * the processor have it.  Yet pieces are large: the kernel takes writes to a
+ * file one after the other, and spends less on those of a megabyte.  They begin
+ * at multiples of the target's clusters, so that no two of them meet in one.
  */
 #include "server/copy.h"
 
@@ -13,7 +14,7 @@
 #include "qcow2/zeros_only.h"
 #include "runtime/buf.h"
 
-#define PIECE_BYTES (256u * 1024)
+#define PIECE_BYTES (1024u * 1024)
 #define GRANULE_BYTES 4096u
 /* Of a piece, which is one cluster of 2 MiB at most, in the smallest units. */
 #define GRANULES_MAX (PIECE_BYTES / GRANULE_BYTES)

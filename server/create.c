@@ -61,15 +61,9 @@ write_file(struct create_call *call)
 		return err;
 	err = create_image(file, call->path, &call->options,
 	    &call->error);
-	if (!err) {
-		err = file_fdatasync(file);
-		if (err)
-			error_set(&call->error, err, "cannot sync %s: %s",
-			    call->path, strerror(-err));
-	}
 	file_close(file);
 	if (!err)
-		err = new_file_keep(&call->new_file, &call->error);
+		err = new_file_keep(&call->new_file, true, &call->error);
 	if (err)
 		new_file_remove();
 	return err;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "server/create_options.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include "server/size.h"
@@ -171,6 +172,47 @@ set_key_secret(const struct command *command, const char *value,
 	    "image takes no key; to serve it does: --key-file FILE");
 }
 
+#define LUKS_ONLY "this is for LUKS, which is not supported; aes is"
+
+/* Options that qemu-img has, and what is to be said of each. */
+static const struct refusal {
+	const char *name;
+	bool may_be_off;	/* as it is here anyway */
+	const char *reason;
+} refusals[] = {
+	{ "size", false, "the size stands behind FILE, without a name" },
+	{ "backing_file", false, "say -b BASE -F FORMAT" },
+	{ "backing_fmt", false, "say -b BASE -F FORMAT" },
+	{ "extended_l2", true, "extended L2 entries are not supported" },
+	{ "data_file", false, "external data files are not supported" },
+	{ "data_file_raw", true, "external data files are not supported" },
+	{ "encrypt.cipher-alg", false, LUKS_ONLY },
+	{ "encrypt.cipher-mode", false, LUKS_ONLY },
+	{ "encrypt.hash-alg", false, LUKS_ONLY },
+	{ "encrypt.iter-time", false, LUKS_ONLY },
+	{ "encrypt.ivgen-alg", false, LUKS_ONLY },
+	{ "encrypt.ivgen-hash-alg", false, LUKS_ONLY },
+	{ "nocow", true, "this is for the file system: chattr +C DIRECTORY" },
+	{ "extent_size_hint", false, "this is for the file system: "
+	  "xfs_io -c 'extsize SIZE' DIRECTORY" },
+	{ NULL, false, NULL },
+};
+
+static int
+refuse(const struct command *command, const char *name, const char *value)
+{
+	for (const struct refusal *refusal = refusals; refusal->name;
+	    refusal++) {
+		if (strcmp(refusal->name, name))
+			continue;
+		if (refusal->may_be_off && value && !strcmp(value, "off"))
+			return 0;
+		return options_complain(command, "-o %s: %s", name,
+		    refusal->reason);
+	}
+	return -1;
+}
+
 static const struct setter {
 	const char *name;
 	int (*set)(const struct command *command, const char *value,
@@ -194,6 +236,7 @@ set_one(const struct command *command, char *word,
 {
 	char *value = strchr(word, '=');
 	const char *nearest;
+	int code;
 
 	if (value)
 		*value++ = '\0';
@@ -205,6 +248,9 @@ set_one(const struct command *command, char *word,
 			    word);
 		return setter->set(command, value, options);
 	}
+	code = refuse(command, word, value);
+	if (code >= 0)
+		return code;
 	nearest = options_nearest(word, setters, sizeof(setters[0]));
 	return options_complain(command, "unknown option -o %s%s%s%s", word,
 	    nearest ? "; did you mean " : "", nearest ? nearest : "",

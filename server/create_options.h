@@ -2,7 +2,8 @@
 /*
  * The options of `qnbd create -o`, with the names and values of qemu-img:
  * compat, cluster_size, refcount_bits, lazy_refcounts, preallocation,
- * compression_type.
+ * compression_type, encryption, encrypt.format.  Of the others that it has, a
+ * message says why they are not taken, or what to type for them.
  */
 #ifndef SERVER_CREATE_OPTIONS_H
 #define SERVER_CREATE_OPTIONS_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* qnbd flatten: an image that needs its backing chain no more. */
 #include <stddef.h>
-#include <string.h>
 #include "server/chain_command.h"
 #include "server/commands.h"
+#include "server/finish.h"
 
 static const struct option_spec flatten_specs[] = {
 	CHAIN_OPTION_SPECS,
@@ -32,9 +32,11 @@ flatten_main(void *arg)
 	call->err = image_open(call->path, &options, &image, &call->error);
 	if (call->err)
 		return;
-	progress = chain_progress(&call->progress, "copying");
+	progress = progress_stoppable(&call->progress, "copying",
+	    call->options.progress_fd);
 	call->err = image_flatten(image, &progress, &call->error);
-	call->err = chain_image_close(image, call->err, &call->error);
+	call->err = finish_image(image, call->path, call->err,
+	    &call->error);
 	progress_clear(&call->progress);
 }
 

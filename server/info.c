@@ -11,17 +11,12 @@
 #include "runtime/file.h"
 #include "server/commands.h"
 #include "server/json_text.h"
+#include "server/source.h"
 
 struct info_options {
 	bool json;
 	bool chain;
-	int format;
-	int backing_format;
-	struct option_texts backing_dirs;
-};
-
-static const char *const format_names[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
+	struct source_arguments source;
 };
 
 #define FIELD(name) .offset = offsetof(struct info_options, name)
@@ -31,15 +26,9 @@ static const struct option_spec info_specs[] = {
 	  "print the JSON that qemu-img prints", FIELD(json) },
 	{ "chain", 0, OPTION_FLAG, NULL,
 	  "tell about the backing files, too", FIELD(chain) },
-	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what the file is (qcow2); never guessed", FIELD(format),
-	  .choices = format_names },
-	{ "backing-format", 0, OPTION_CHOICE, "qcow2|raw",
-	  "what the backing file is, if it is not said",
-	  FIELD(backing_format), .choices = format_names },
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
-	  "backing files may lie here, repeatable",
-	  FIELD(backing_dirs) },
+	SOURCE_FORMAT_OPTION(struct info_options, source.format,
+	    "the file"),
+	SOURCE_BACKING_OPTIONS(struct info_options, source, "", ""),
 	{ .name = NULL },
 };
 
@@ -170,8 +159,8 @@ backing_format(const struct info_call *call, unsigned index)
 {
 	const char *name = call->list[index].header.backing_format;
 
-	if (index == 0 && call->options->backing_format >= 0)
-		return (enum image_format)call->options->backing_format;
+	if (index == 0 && call->options->source.backing_format >= 0)
+		return (enum image_format)call->options->source.backing_format;
 	return strcmp(name, "raw") ? IMAGE_QCOW2 : IMAGE_RAW;
 }
 
@@ -193,23 +182,15 @@ load_backing(struct info_call *call, const struct image *image)
 static co_fn int
 load_chain(struct info_call *call)
 {
-	const struct info_options *options = call->options;
-	const struct image_options image_options = {
-		.format = (enum image_format)options->format,
-		.force_share = true,
-		.no_data = true,
-		.backing_format_told = options->backing_format >= 0,
-		.backing_format = options->backing_format >= 0 ?
-		    (enum image_format)options->backing_format : IMAGE_QCOW2,
-		.backing_dirs = options->backing_dirs.list,
-		.backing_dirs_count = options->backing_dirs.count,
-		.loops = 1,
-	};
+	struct image_options options =
+	    source_image_options(&call->options->source, NULL, 1);
 	const struct image *image;
 	struct image *top;
 	int err;
 
-	err = image_open(call->path, &image_options, &top, &call->error);
+	options.force_share = true;
+	options.no_data = true;
+	err = image_open(call->path, &options, &top, &call->error);
 	if (err)
 		return err;
 	for (image = image_backing(top); image && !err;
@@ -227,7 +208,7 @@ info_main(void *arg)
 	call->err = add_room(call);
 	if (!call->err)
 		call->err = info_load(call->path, call->path,
-		    (enum image_format)call->options->format, call->list,
+		    (enum image_format)call->options->source.format, call->list,
 		    &call->error);
 	if (!call->err && call->options->chain)
 		call->err = load_chain(call);
@@ -270,7 +251,7 @@ static int
 info_run(const struct command *command, int argc, char **argv)
 {
 	struct info_options options = {
-		.format = IMAGE_QCOW2, .backing_format = -1,
+		.source = SOURCE_ARGUMENTS_DEFAULT,
 	};
 	struct info_call call = {.options = &options};
 	int first, exit_code;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "server/info.h"
 
-#include <inttypes.h>
 #include <string.h>
 #include <time.h>
 #include "runtime/log.h"
@@ -175,15 +174,6 @@ info_to_json(const struct info *info)
 /* ---- for people ---- */
 
 static void
-print_size(FILE *out, const char *what, uint64_t bytes)
-{
-	char text[SIZE_TEXT_BYTES];
-
-	fprintf(out, "%-16s %s (%" PRIu64 " bytes)\n", what,
-	    size_print(text, bytes), bytes);
-}
-
-static void
 print_text(FILE *out, const char *what, const char *text)
 {
 	char quoted[4096];
@@ -242,12 +232,26 @@ print_bitmaps(const struct bitmap_directory *directory, FILE *out)
 	}
 }
 
+/* Where the first L2 table begins that the disk does not need. */
+static uint64_t
+vm_state_offset(const struct header *header)
+{
+	unsigned entry_bits = header->incompatible & HEADER_EXTENDED_L2 ? 4 :
+	    3;
+	uint64_t span = UINT64_C(1) << (2 * header->cluster_bits -
+	    entry_bits);
+
+	return header->size_bytes / span * span +
+	    (header->size_bytes % span ? span : 0);
+}
+
 static void
 print_qcow2(const struct info *info, FILE *out)
 {
 	const struct header *header = &info->header;
 
-	print_size(out, "cluster size", header_cluster_bytes(header));
+	size_print_row(out, "cluster size", header_cluster_bytes(header));
+	size_print_row(out, "VM state at", vm_state_offset(header));
 	fprintf(out, "%-16s %u (compat %s)\n", "version", header->version,
 	    header->version == 2 ? "0.10" : "1.1");
 	fprintf(out, "%-16s %s\n", "compression", compression_name(header));
@@ -275,8 +279,8 @@ info_print(const struct info *info, FILE *out)
 {
 	print_text(out, "image", info->filename);
 	fprintf(out, "%-16s %s\n", "format", format_name(info->format));
-	print_size(out, "virtual size", info->virtual_bytes);
-	print_size(out, "size on disk", info->actual_bytes);
+	size_print_row(out, "virtual size", info->virtual_bytes);
+	size_print_row(out, "size on disk", info->actual_bytes);
 	if (info->in_use)
 		fprintf(out, "%-16s yes, %s writes to it\n", "in use",
 		    info->holder);

@@ -15,7 +15,6 @@
 
 #include <stddef.h>
 #include "qcow2/image.h"
-#include "runtime/error.h"
 #include "server/options.h"
 
 #define KEY_BYTES_MAX 1024

@@ -14,17 +14,14 @@
 #include "server/commands.h"
 #include "server/map.h"
 #include "server/picture.h"
+#include "server/progress.h"
+#include "server/source.h"
 
 struct map_options {
 	bool json;
 	const char *svg;
-	int format;
-	int backing_format;
-	struct option_texts backing_dirs;
-};
-
-static const char *const format_names[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
+	struct source_arguments source;
+	int64_t progress_fd;	/* 0: not said */
 };
 
 #define FIELD(name) .offset = offsetof(struct map_options, name)
@@ -34,15 +31,10 @@ static const struct option_spec map_specs[] = {
 	  "print the JSON that qemu-img prints", FIELD(json) },
 	{ "svg", 0, OPTION_TEXT, "PICTURE",
 	  "draw the disk and the file into PICTURE instead", FIELD(svg) },
-	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what the file is (qcow2); never guessed", FIELD(format),
-	  .choices = format_names },
-	{ "backing-format", 0, OPTION_CHOICE, "qcow2|raw",
-	  "what the backing file is, if it is not said",
-	  FIELD(backing_format), .choices = format_names },
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
-	  "backing files may lie here, repeatable",
-	  FIELD(backing_dirs) },
+	SOURCE_FORMAT_OPTION(struct map_options, source.format,
+	    "the file"),
+	SOURCE_BACKING_OPTIONS(struct map_options, source, "", ""),
+	PROGRESS_OPTION(struct map_options, progress_fd),
 	{ .name = NULL },
 };
 
@@ -55,6 +47,7 @@ struct map {
 	struct image_extent last;	/* none yet if its length is 0 */
 	bool any_printed;
 	bool on_terminal;
+	struct progress progress;
 	struct error error;
 	int err;
 };
@@ -161,7 +154,8 @@ add_extent(void *arg, uint64_t start, const struct image_extent *extent)
 
 co_fn int
 map_walk(struct image *image, void (*take)(void *arg, uint64_t guest,
-    const struct image_extent *extent), void *arg, struct error *error)
+    const struct image_extent *extent), void *arg, struct progress *progress,
+    struct error *error)
 {
 	uint64_t size_bytes = image_size_bytes(image);
 	uint64_t guest = 0;
@@ -169,7 +163,10 @@ map_walk(struct image *image, void (*take)(void *arg, uint64_t guest,
 	while (guest < size_bytes) {
 		struct image_extent extents[MAP_BATCH];
 		unsigned count;
-		int err = image_status(image, guest, size_bytes - guest,
+		int err;
+
+		progress_set(progress, guest, size_bytes);
+		err = image_status(image, guest, size_bytes - guest,
 		    extents, MAP_BATCH, &count);
 
 		if (err)
@@ -191,7 +188,9 @@ print_all(struct map *map)
 
 	if (map->options->json)
 		printf("[");
-	err = map_walk(map->image, add_extent, map, &map->error);
+	err = map_walk(map->image, add_extent, map, &map->progress,
+	    &map->error);
+	progress_clear(&map->progress);
 	if (err)
 		return err;
 	print_last(map);
@@ -221,26 +220,19 @@ static co_fn void
 map_main(void *arg)
 {
 	struct map *map = arg;
-	const struct map_options *options = map->options;
-	const struct image_options image_options = {
-		.format = (enum image_format)options->format,
-		.force_share = true,
-		.no_data = true,
-		.backing_format_told = options->backing_format >= 0,
-		.backing_format = options->backing_format >= 0 ?
-		    (enum image_format)options->backing_format : IMAGE_QCOW2,
-		.backing_dirs = options->backing_dirs.list,
-		.backing_dirs_count = options->backing_dirs.count,
-		.loops = 1,
-	};
+	const char *svg = map->options->svg;
+	struct image_options options =
+	    source_image_options(&map->options->source, NULL, 1);
 
+	options.force_share = true;
+	options.no_data = true;
 	warn_if_in_use(map->path);
-	map->err = image_open(map->path, &image_options, &map->image,
+	map->err = image_open(map->path, &options, &map->image,
 	    &map->error);
 	if (map->err)
 		return;
-	map->err = options->svg ?
-	    picture_draw(map->image, image_options.format, options->svg,
+	map->err = svg ?
+	    picture_draw(map->image, options.format, svg, &map->progress,
 	    &map->error) :
 	    print_all(map);
 	image_close(map->image);
@@ -250,7 +242,7 @@ static int
 map_run(const struct command *command, int argc, char **argv)
 {
 	struct map_options options = {
-		.format = IMAGE_QCOW2, .backing_format = -1,
+		.source = SOURCE_ARGUMENTS_DEFAULT,
 	};
 	struct map map = {
 		.options = &options,
@@ -267,6 +259,11 @@ map_run(const struct command *command, int argc, char **argv)
 		return options_complain(command,
 		    "--json does not go with --svg");
 	map.path = argv[first];
+	progress_begin(&map.progress, options.svg ? "drawing" : "mapping",
+	    options.progress_fd);
+	/* The list itself shows how far it is. */
+	if (map.on_terminal && !options.svg)
+		map.progress.is_shown = false;
 	exit_code = command_run(map_main, &map);
 	if (exit_code)
 		return exit_code;

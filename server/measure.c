@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* qnbd measure: how large a file an image needs. */
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,12 +10,13 @@
 #include "server/create_options.h"
 #include "server/info.h"
 #include "server/json_text.h"
+#include "server/map.h"
+#include "server/progress.h"
 #include "server/size.h"
 #include "server/source.h"
 
 /* Of the directory of bitmaps, without the name. */
 #define BITMAP_RECORD_BYTES 24u
-#define EXTENTS_MAX 64
 
 struct measure_arguments {
 	struct source_arguments source;
@@ -24,6 +24,7 @@ struct measure_arguments {
 	int output_format;
 	int64_t size;			/* -1: not said */
 	struct option_texts options;
+	int64_t progress_fd;		/* 0: not said */
 };
 
 #define FIELD(name) .offset = offsetof(struct measure_arguments, name)
@@ -39,6 +40,7 @@ static const struct option_spec measure_specs[] = {
 	{ "size", 0, OPTION_SIZE, "SIZE",
 	  "of an empty disk, without a SRC", FIELD(size),
 	  .min = 0, .max = INT64_MAX },
+	PROGRESS_OPTION(struct measure_arguments, progress_fd),
 	SOURCE_OPTIONS(struct measure_arguments, source, "SRC"),
 	{ .name = NULL },
 };
@@ -47,12 +49,15 @@ struct measure_call {
 	const struct measure_arguments *arguments;
 	const char *path;		/* NULL: an empty disk */
 	struct create_options options;
+	struct image *image;
 	struct file *files[IMAGE_CHAIN_MAX + 1]; /* of the chain, or NULL */
+	uint64_t counted_end;		/* up to here all is counted */
 	uint64_t data_bytes;		/* in whole clusters */
 	uint64_t required_bytes;
 	uint64_t full_bytes;
 	bool has_bitmaps;		/* there may be any */
 	uint64_t bitmaps_bytes;		/* not in the other two */
+	struct progress progress;
 	struct error error;
 	int err;
 };
@@ -71,33 +76,30 @@ divide_up(uint64_t value, uint64_t divisor)
 
 /* ---- what the source holds ---- */
 
-/* Counts the clusters of the new image that have data; *endp is the last's. */
+/* Counts the clusters of the new image that have data. */
 static void
-count_data(struct measure_call *call, uint64_t guest, uint64_t length,
-    uint64_t *endp)
+count_data(struct measure_call *call, uint64_t guest, uint64_t length)
 {
 	uint64_t cluster_bytes = call->options.cluster_bytes;
 	uint64_t start = guest - guest % cluster_bytes;
 	uint64_t end = round_up(guest + length, cluster_bytes);
 
-	if (start < *endp)
-		start = *endp;
-	if (end > start)
-		call->data_bytes += end - start;
-	if (end > *endp)
-		*endp = end;
+	if (start < call->counted_end)
+		start = call->counted_end;
+	if (end <= start)
+		return;
+	call->data_bytes += end - start;
+	call->counted_end = end;
 }
 
 /* The file of that layer of the chain, opened once; NULL: it cannot be. */
 static struct file *
-layer_file(struct measure_call *call, const struct image *image,
-    unsigned depth)
+layer_file(struct measure_call *call, unsigned depth)
 {
 	struct file **filep = &call->files[depth];
 
-	for (unsigned i = 0; i < depth; i++)
-		image = image_backing(image);
-	if (!*filep && file_open(AT_FDCWD, image_path(image), 0, 0, filep))
+	if (!*filep && file_open(AT_FDCWD, map_layer_path(call->image, depth),
+	    0, 0, filep))
 		*filep = NULL;
 	return *filep;
 }
@@ -105,10 +107,9 @@ layer_file(struct measure_call *call, const struct image *image,
 /* Of clusters that have their place, the holes of their file are no data. */
 static void
 count_host(struct measure_call *call, struct file *file, uint64_t guest,
-    const struct image_extent *extent, uint64_t *endp)
+    uint64_t host, uint64_t length)
 {
-	uint64_t end = extent->host + extent->length;
-	uint64_t host = extent->host;
+	uint64_t end = host + length;
 
 	while (host < end) {
 		int64_t data = file_seek_data(file, host), hole;
@@ -118,51 +119,31 @@ count_host(struct measure_call *call, struct file *file, uint64_t guest,
 		hole = file_seek_hole(file, (uint64_t)data);
 		if (hole < 0 || (uint64_t)hole > end)
 			hole = (int64_t)end;
-		count_data(call, guest + ((uint64_t)data - extent->host),
-		    (uint64_t)(hole - data), endp);
+		guest += (uint64_t)data - host;
+		count_data(call, guest, (uint64_t)(hole - data));
+		guest += (uint64_t)(hole - data);
 		host = (uint64_t)hole;
 	}
 }
 
 static void
-count_extent(struct measure_call *call, const struct image *image,
-    uint64_t guest, const struct image_extent *extent, uint64_t *endp)
+count_extent(void *arg, uint64_t guest, const struct image_extent *extent)
 {
+	struct measure_call *call = arg;
+	uint64_t size_bytes = call->options.size_bytes;
+	uint64_t length = extent->length;
 	struct file *file = NULL;
 
-	if (extent->zero)
+	if (extent->zero || guest >= size_bytes)
 		return;
+	if (length > size_bytes - guest)
+		length = size_bytes - guest;
 	if (extent->host_valid)
-		file = layer_file(call, image, extent->depth);
+		file = layer_file(call, extent->depth);
 	if (file)
-		count_host(call, file, guest, extent, endp);
+		count_host(call, file, guest, extent->host, length);
 	else
-		count_data(call, guest, extent->length, endp);
-}
-
-co_fn static int
-walk(struct measure_call *call, struct image *image)
-{
-	uint64_t size_bytes = call->options.size_bytes;
-	uint64_t guest = 0, counted_end = 0;
-
-	while (guest < size_bytes) {
-		struct image_extent extents[EXTENTS_MAX];
-		unsigned count;
-		int err = image_status(image, guest, size_bytes - guest,
-		    extents, EXTENTS_MAX, &count);
-
-		if (err)
-			return error_set(&call->error, err, "cannot read %s "
-			    "at byte %" PRIu64 ": %s", call->path, guest,
-			    strerror(-err));
-		for (unsigned i = 0; i < count; i++) {
-			count_extent(call, image, guest, &extents[i],
-			    &counted_end);
-			guest += extents[i].length;
-		}
-	}
-	return 0;
+		count_data(call, guest, length);
 }
 
 /* If all of them were copied, too, each full. */
@@ -208,24 +189,25 @@ co_fn static int
 look_at_source(struct measure_call *call)
 {
 	const struct measure_arguments *arguments = call->arguments;
-	const struct key_ring keys = {0};
 	struct image_options options = source_image_options(
-	    &arguments->source, &keys, 1);
-	struct image *image;
+	    &arguments->source, NULL, 1);
 	int err;
 
 	options.no_data = true;
-	err = image_open(call->path, &options, &image, &call->error);
+	err = image_open(call->path, &options, &call->image, &call->error);
 	if (err)
 		return err;
 	/* Of a qcow2 other tools do not see the part of a sector at its end. */
-	call->options.size_bytes = image_size_bytes(image);
+	call->options.size_bytes = image_size_bytes(call->image);
 	if (arguments->source.format == IMAGE_QCOW2)
 		call->options.size_bytes &= ~511ull;
-	err = walk(call, image);
+	progress_begin(&call->progress, "measuring", arguments->progress_fd);
+	err = map_walk(call->image, count_extent, call, &call->progress,
+	    &call->error);
+	progress_clear(&call->progress);
 	for (unsigned i = 0; i <= IMAGE_CHAIN_MAX; i++)
 		file_close(call->files[i]);
-	image_close(image);
+	image_close(call->image);
 	if (!err && arguments->source.format == IMAGE_QCOW2 &&
 	    arguments->output_format == IMAGE_QCOW2)
 		err = look_for_bitmaps(call);
@@ -290,22 +272,13 @@ print_json(const struct measure_call *call)
 	return json_text_print(object);
 }
 
-static void
-print_size(const char *name, uint64_t bytes)
-{
-	char text[SIZE_TEXT_BYTES];
-
-	printf("%-16s %s (%" PRIu64 " bytes)\n", name,
-	    size_print(text, bytes), bytes);
-}
-
 static int
 print_text(const struct measure_call *call)
 {
-	print_size("required", call->required_bytes);
-	print_size("fully allocated", call->full_bytes);
+	size_print_row(stdout, "required", call->required_bytes);
+	size_print_row(stdout, "fully allocated", call->full_bytes);
 	if (call->bitmaps_bytes > 0)
-		print_size("bitmaps", call->bitmaps_bytes);
+		size_print_row(stdout, "bitmaps", call->bitmaps_bytes);
 	return 0;
 }
 

@@ -50,6 +50,7 @@ take_size(struct create_options *options, struct file *file,
 			    "cannot tell the length of %s: %s", file->name,
 			    strerror((int)-size_bytes));
 		options->size_bytes = (uint64_t)size_bytes;
+		options->backing_bytes = (uint64_t)size_bytes;
 		return 0;
 	}
 	err = header_load(file, &header, error);
@@ -57,6 +58,7 @@ take_size(struct create_options *options, struct file *file,
 		return err;
 	/* The part of a sector at its end is not seen by other tools. */
 	options->size_bytes = header.size_bytes & ~511ull;
+	options->backing_bytes = header.size_bytes;
 	header_free(&header);
 	return 0;
 }
@@ -108,6 +110,8 @@ new_backing_check(const struct new_file *new_file, bool size_given,
 		err = take_size(&seen, file, error);
 	if (!err && !size_given)
 		options->size_bytes = seen.size_bytes;
+	if (!err)
+		options->backing_bytes = seen.backing_bytes;
 	file_close(file);
 free_path:
 	free(path);

@@ -24,6 +24,7 @@ char *new_backing_path(const struct new_file *new_file, const char *name);
 /*
  * Opens that one file: it must be there, be what -F says, and not be changed by
  * others while the image is made.  Unless size_given, the disk will be as long.
+ * The options say after it how long the disk below is.
  */
 co_fn int new_backing_check(const struct new_file *new_file, bool size_given,
     struct create_options *options, struct error *error);

@@ -170,28 +170,40 @@ give_name(struct new_file *new_file, struct error *error)
 	return 0;
 }
 
-/* Makes the name stable. */
 static int
-sync_directory(struct new_file *new_file, struct error *error)
+sync_path(const char *path, int flags)
 {
-	int fd = open(new_file->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
 	int err = 0;
 
 	if (fd < 0 || fsync(fd))
-		err = error_set(error, -errno, "%s is made, but may "
-		    "not outlive a power failure: cannot sync %s: %s",
-		    new_file->target, new_file->directory, strerror(errno));
+		err = -errno;
 	if (fd >= 0)
 		close(fd);
 	return err;
 }
 
 int
-new_file_keep(struct new_file *new_file, struct error *error)
+new_file_keep(struct new_file *new_file, bool sync, struct error *error)
 {
-	int err = give_name(new_file, error);
+	int err;
 
-	return err ? err : sync_directory(new_file, error);
+	/* What is replaced must not be lost together with what replaces it. */
+	sync = sync || new_file->replaced;
+	err = sync ? sync_path(beside_path, 0) : 0;
+	if (err)
+		return error_set(error, err, "cannot make all of %s stable: "
+		    "%s", new_file->path, strerror(-err));
+	err = give_name(new_file, error);
+	if (!err && sync) {
+		err = sync_path(new_file->directory, O_DIRECTORY);
+		if (err)
+			error_set(error, err, "%s is made, but may not "
+			    "outlive a power failure: cannot sync %s: %s",
+			    new_file->target, new_file->directory,
+			    strerror(-err));
+	}
+	return err;
 }
 
 void

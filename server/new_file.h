@@ -2,7 +2,7 @@
 /*
  * A new image file, all of it or none.
  *
- * It is written beside its place, made stable, and only then gets its name, so
+ * It is written beside its place and gets its name when it is complete, so
  * whatever happens meanwhile leaves an existing file as it was: a failure, a
  * signal, a power failure.  One at a time in a process.
  */
@@ -35,8 +35,11 @@ int new_file_settle(struct new_file *new_file, const char *path, bool force,
 int new_file_open(struct new_file *new_file, struct file **filep,
     struct error *error);
 
-/* Gives the file, all of which is stable, its name, and makes that stable. */
-int new_file_keep(struct new_file *new_file, struct error *error);
+/*
+ * Gives the file its name.  With sync, or where it replaces another, it is made
+ * stable before, and the name after.
+ */
+int new_file_keep(struct new_file *new_file, bool sync, struct error *error);
 
 /* Removes the file beside, if there is one. */
 void new_file_remove(void);

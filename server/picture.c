@@ -13,6 +13,7 @@
 #include "runtime/file.h"
 #include "server/cells.h"
 #include "server/map.h"
+#include "server/progress.h"
 #include "server/size.h"
 #include "server/svg.h"
 
@@ -290,7 +291,7 @@ save(const struct image *image, const struct cells *disk,
 
 co_fn int
 picture_draw(struct image *image, enum image_format format, const char *path,
-    struct error *error)
+    struct progress *progress, struct error *error)
 {
 	struct cells disk = {0}, file = {0};
 	int err = check_path(path, error);
@@ -301,7 +302,8 @@ picture_draw(struct image *image, enum image_format format, const char *path,
 	    image_cluster_bytes(image), DISK_KINDS))
 		err = error_set(error, -ENOMEM, "out of memory");
 	if (!err)
-		err = map_walk(image, add_extent, &disk, error);
+		err = map_walk(image, add_extent, &disk, progress, error);
+	progress_clear(progress);
 	if (!err && format == IMAGE_QCOW2)
 		err = gather_file(image, &file, error);
 	if (!err)

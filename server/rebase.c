@@ -15,16 +15,14 @@
 #include "qcow2/header_update.h"
 #include "server/chain_command.h"
 #include "server/commands.h"
+#include "server/finish.h"
+#include "server/source.h"
 
 struct rebase_options {
 	struct chain_options chain;
 	const char *backing;	/* NULL: not said; "": none */
 	int format;		/* -1: not said */
 	bool unsafe;
-};
-
-static const char *const format_names[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
 };
 
 #define FIELD(name) .offset = offsetof(struct rebase_options, name)
@@ -34,7 +32,7 @@ static const struct option_spec rebase_specs[] = {
 	  "what FILE shall rest on; \"\" for nothing", FIELD(backing) },
 	{ "backing-format", 'F', OPTION_CHOICE, "qcow2|raw",
 	  "what BASE is; never guessed", FIELD(format),
-	  .choices = format_names },
+	  .choices = source_formats },
 	{ "unsafe", 'u', OPTION_FLAG, NULL,
 	  "change the header alone, whatever FILE then holds",
 	  FIELD(unsafe) },
@@ -173,10 +171,11 @@ rebase_safely(struct rebase_call *call)
 	err = image_open(call->path, &options, &image, &call->error);
 	if (err)
 		goto close_below;
-	progress = chain_progress(&call->progress, "rebasing");
+	progress = progress_stoppable(&call->progress, "rebasing",
+	    call->options.chain.progress_fd);
 	err = image_rebase(image, below, &call->backing, &progress,
 	    &call->error);
-	err = chain_image_close(image, err, &call->error);
+	err = finish_image(image, call->path, err, &call->error);
 	progress_clear(&call->progress);
 close_below:
 	if (below)
@@ -201,7 +200,7 @@ rebase_header(struct rebase_call *call)
 		return err;
 	err = image_set_backing(image, &call->backing,
 	    &call->error);
-	return chain_image_close(image, err, &call->error);
+	return finish_image(image, call->path, err, &call->error);
 }
 
 static co_fn void
@@ -245,7 +244,7 @@ take_arguments(const struct command *command, struct rebase_call *call,
 		return options_complain(command, "-b %s needs -F qcow2 or "
 		    "-F raw, which is not guessed", options->backing);
 	call->backing.name = options->backing;
-	call->backing.format = format_names[options->format];
+	call->backing.format = source_formats[options->format];
 	return 0;
 }
 

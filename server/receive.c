@@ -10,7 +10,6 @@
  * buffer.  The pooled buffer is given back before any suspension: it belongs
  * to all connections of the loop.
  */
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include "runtime/buf.h"

@@ -3,26 +3,22 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <string.h>
 #include "qcow2/image.h"
 #include "qcow2/image_resize.h"
 #include "server/commands.h"
-#include "server/key.h"
+#include "server/finish.h"
+#include "server/progress.h"
 #include "server/size.h"
+#include "server/source.h"
 
 struct resize_options {
 	bool shrink;
 	bool refuse_bitmaps;
 	int preallocation;
-	int format;
-	int backing_format;
-	struct option_texts backing_dirs;
-	struct key_options keys;
+	struct source_arguments source;
+	int64_t progress_fd;	/* 0: not said */
 };
 
-static const char *const format_names[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
-};
 static const char *const preallocation_names[] = {
 	[CREATE_OFF] = "off", [CREATE_METADATA] = "metadata",
 	[CREATE_FALLOC] = "falloc", [CREATE_FULL] = "full", NULL,
@@ -37,19 +33,14 @@ static const struct option_spec resize_specs[] = {
 	{ "preallocation", 0, OPTION_CHOICE, "off|metadata|falloc|full",
 	  "what to do for what is new (off)", FIELD(preallocation),
 	  .choices = preallocation_names },
-	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what the file is (qcow2); never guessed", FIELD(format),
-	  .choices = format_names },
-	{ "backing-format", 0, OPTION_CHOICE, "qcow2|raw",
-	  "what the backing file is, if it is not said",
-	  FIELD(backing_format), .choices = format_names },
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
-	  "backing files may lie here, repeatable",
-	  FIELD(backing_dirs) },
-	KEY_OPTIONS(struct resize_options, keys),
+	SOURCE_FORMAT_OPTION(struct resize_options, source.format,
+	    "the file"),
+	SOURCE_BACKING_OPTIONS(struct resize_options, source, "", ""),
+	KEY_OPTIONS(struct resize_options, source.keys),
 	{ "refuse-bitmaps", 0, OPTION_FLAG, NULL,
 	  "rather than make persistent bitmaps invalid",
 	  FIELD(refuse_bitmaps) },
+	PROGRESS_OPTION(struct resize_options, progress_fd),
 	{ .name = NULL },
 };
 
@@ -60,6 +51,7 @@ struct resize_call {
 	char sign;		/* '+' or '-': by so much; else 0: to it */
 	int64_t bytes;
 	uint64_t size_bytes;	/* in the end */
+	struct progress progress;
 	struct error error;
 	int err;
 };
@@ -68,11 +60,13 @@ co_fn static int
 change_image(struct resize_call *call, struct image *image)
 {
 	uint64_t old_bytes = image_size_bytes(image);
+	struct image_progress progress;
 	struct image_resize how = {
 		.size_bytes = (uint64_t)call->bytes,
 		.shrink = call->options->shrink,
 		.preallocation =
 		    (enum create_preallocation)call->options->preallocation,
+		.progress = &progress,
 	};
 	int err;
 
@@ -83,7 +77,10 @@ change_image(struct resize_call *call, struct image *image)
 		    "%llu bytes", call->path, (unsigned long long)old_bytes);
 	else if (call->sign == '-')
 		how.size_bytes = old_bytes - (uint64_t)call->bytes;
+	progress = progress_stoppable(&call->progress, "resizing",
+	    call->options->progress_fd);
 	err = image_resize(image, &how, &call->error);
+	progress_clear(&call->progress);
 	call->size_bytes = image_size_bytes(image);
 	return err;
 }
@@ -92,32 +89,18 @@ static co_fn void
 resize_main(void *arg)
 {
 	struct resize_call *call = arg;
-	const struct resize_options *options = call->options;
-	const struct image_options image_options = {
-		.format = (enum image_format)options->format,
-		.writable = true,
-		.refuse_bitmaps = options->refuse_bitmaps,
-		.backing_format_told = options->backing_format >= 0,
-		.backing_format = options->backing_format >= 0 ?
-		    (enum image_format)options->backing_format : IMAGE_QCOW2,
-		.backing_dirs = options->backing_dirs.list,
-		.backing_dirs_count = options->backing_dirs.count,
-		.keys = call->keys.list,
-		.keys_count = call->keys.count,
-		.loops = 1,
-	};
+	struct image_options options = source_image_options(
+	    &call->options->source, &call->keys, 1);
 	struct image *image;
-	int close_err;
 
-	call->err = image_open(call->path, &image_options, &image,
-	    &call->error);
+	options.writable = true;
+	options.refuse_bitmaps = call->options->refuse_bitmaps;
+	call->err = image_open(call->path, &options, &image, &call->error);
 	if (call->err)
 		return;
 	call->err = change_image(call, image);
-	close_err = image_close(image);
-	if (!call->err && close_err)
-		call->err = error_set(&call->error, close_err,
-		    "cannot close %s: %s", call->path, strerror(-close_err));
+	call->err = finish_image(image, call->path, call->err,
+	    &call->error);
 }
 
 static int
@@ -146,7 +129,7 @@ static int
 resize_run(const struct command *command, int argc, char **argv)
 {
 	struct resize_options options = {
-		.format = IMAGE_QCOW2, .backing_format = -1,
+		.source = SOURCE_ARGUMENTS_DEFAULT,
 		.preallocation = CREATE_OFF,
 	};
 	struct resize_call call = {.options = &options};
@@ -165,7 +148,8 @@ resize_run(const struct command *command, int argc, char **argv)
 	call.path = argv[first];
 	exit_code = take_size(command, size ? size : argv[first + 1], &call);
 	if (!exit_code)
-		exit_code = key_ring_load(command, &options.keys, &call.keys);
+		exit_code = key_ring_load(command, &options.source.keys,
+		    &call.keys);
 	if (!exit_code)
 		exit_code = command_run(resize_main, &call);
 	key_ring_free(&call.keys);

@@ -204,32 +204,21 @@ open_export(struct serve *serve, unsigned index, struct error *error)
 		.progress = repair_progress, .stop = repair_stop,
 		.arg = serve,
 	};
-	const struct image_options image_options = {
-		.format = (enum image_format)options->format,
-		.writable = !options->read_only,
-		.force_share = options->force_share,
-		.snapshot = options->snapshot,
-		.refuse_bitmaps = options->refuse_bitmaps,
-		.backing_format_told = options->backing_format >= 0,
-		.backing_format = options->backing_format >= 0 ?
-		    (enum image_format)options->backing_format : IMAGE_QCOW2,
-		.discard = (enum image_discard)options->discard,
-		.detect_zeroes =
-		    (enum image_detect_zeroes)options->detect_zeroes,
-		.backing_dirs = options->backing_dirs.list,
-		.backing_dirs_count = options->backing_dirs.count,
-		.keys = serve->keys.list,
-		.keys_count = serve->keys.count,
-		.metadata_cache_bytes =
-		    (uint64_t)options->metadata_cache_bytes,
-		.loops = serve->server.loops_count,
-		.repair_listener = &repair_listener,
-	};
+	struct image_options image_options = source_image_options(
+	    &options->source, &serve->keys, serve->server.loops_count);
 	struct export *export;
 	struct image *image;
 	int err;
 
-	progress_begin(&serve->progress, "repairing");
+	image_options.writable = !options->read_only;
+	image_options.refuse_bitmaps = options->refuse_bitmaps;
+	image_options.discard = (enum image_discard)options->discard;
+	image_options.detect_zeroes =
+	    (enum image_detect_zeroes)options->detect_zeroes;
+	image_options.metadata_cache_bytes =
+	    (uint64_t)options->metadata_cache_bytes;
+	image_options.repair_listener = &repair_listener;
+	progress_begin(&serve->progress, "repairing", 0);
 	err = image_open(options->images[index], &image_options, &image,
 	    error);
 	progress_clear(&serve->progress);
@@ -549,7 +538,7 @@ serve_run(const struct command *command, int argc, char **argv)
 
 	if (exit_code)
 		return exit_code < 0 ? 0 : exit_code;
-	exit_code = key_ring_load(command, &options.keys, &serve.keys);
+	exit_code = key_ring_load(command, &options.source.keys, &serve.keys);
 	if (!exit_code)
 		exit_code = run_process(&serve);
 	key_ring_free(&serve.keys);

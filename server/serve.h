@@ -11,8 +11,8 @@
 #include "runtime/listener.h"
 #include "server/allow.h"
 #include "server/export.h"
-#include "server/key.h"
 #include "server/options.h"
+#include "server/source.h"
 
 /* A socket or lock that its last holder is about to let go is waited for. */
 #define SERVE_PATIENCE_MS 2000
@@ -30,16 +30,11 @@ struct serve_options {
 	int64_t port;
 	const char *export_name;
 	const char *description;
+	struct source_arguments source;
 	bool read_only;
-	bool force_share;
-	const char *snapshot;
 	bool refuse_bitmaps;
-	int format;		/* enum image_format */
-	int backing_format;
-	struct option_texts backing_dirs;
 	int discard;		/* enum image_discard */
 	int detect_zeroes;	/* enum image_detect_zeroes */
-	struct key_options keys;
 	int64_t threads;
 	int io;			/* enum loop_engine */
 	int64_t metadata_cache_bytes;

@@ -19,9 +19,6 @@
 #define METADATA_CACHE_BYTES_MAX (INT64_C(1) << 40)
 #define MEMORY_BYTES_MAX (INT64_C(1) << 40)
 
-static const char *const format_names[] = {
-	[IMAGE_QCOW2] = "qcow2", [IMAGE_RAW] = "raw", NULL,
-};
 static const char *const discard_names[] = {
 	[IMAGE_DISCARD_UNMAP] = "unmap", [IMAGE_DISCARD_IGNORE] = "ignore",
 	[IMAGE_DISCARD_NO_UNREF] = "no-unref", NULL,
@@ -61,20 +58,15 @@ const struct option_spec serve_specs[] = {
 	  "let nobody write", FIELD(read_only) },
 	{ "snapshot", 0, OPTION_TEXT, "NAME",
 	  "with -r: the disk as this internal snapshot has it",
-	  FIELD(snapshot) },
+	  FIELD(source.snapshot) },
 	{ "format", 'f', OPTION_CHOICE, "qcow2|raw",
-	  "what the images are (qcow2), never guessed", FIELD(format),
-	  .choices = format_names },
-	{ "backing-format", 0, OPTION_CHOICE, "qcow2|raw",
-	  "what the backing file is, if it is not said",
-	  FIELD(backing_format), .choices = format_names },
-	{ "backing-dir", 0, OPTION_TEXTS, "DIR",
-	  "backing files may lie here, repeatable",
-	  FIELD(backing_dirs) },
-	KEY_OPTIONS(struct serve_options, keys),
+	  "what the images are (qcow2), never guessed",
+	  FIELD(source.format), .choices = source_formats },
+	SOURCE_BACKING_OPTIONS(struct serve_options, source, "", ""),
+	KEY_OPTIONS(struct serve_options, source.keys),
 	{ "force-share", 0, OPTION_FLAG, NULL,
 	  "with -r: even while others write the image",
-	  FIELD(force_share) },
+	  FIELD(source.force_share) },
 	{ "refuse-bitmaps", 0, OPTION_FLAG, NULL,
 	  "rather than invalidate persistent bitmaps",
 	  FIELD(refuse_bitmaps) },
@@ -421,7 +413,7 @@ check_options(struct serve_options *options)
 		    "--ready-fd %lld: this descriptor is not open",
 		    (long long)options->ready_fd);
 	if (options->discard == IMAGE_DISCARD_NO_UNREF &&
-	    options->format == IMAGE_RAW)
+	    options->source.format == IMAGE_RAW)
 		return options_complain(&serve_command,
 		    "--discard no-unref is for qcow2; nothing in a raw image "
 		    "loses its place, so use unmap");
@@ -430,10 +422,10 @@ check_options(struct serve_options *options)
 		return options_complain(&serve_command,
 		    "--detect-zeroes unmap gives room back, which --discard "
 		    "ignore forbids; use on");
-	if (options->force_share && !options->read_only)
+	if (options->source.force_share && !options->read_only)
 		return options_complain(&serve_command,
 		    "--force-share is only safe read-only; add -r");
-	if (options->snapshot && !options->read_only)
+	if (options->source.snapshot && !options->read_only)
 		return options_complain(&serve_command,
 		    "--snapshot is served read-only; add -r");
 	if (options->description &&
@@ -461,8 +453,7 @@ serve_options_parse(const struct command *command, int argc, char **argv,
 
 	*options = (struct serve_options){
 		.port = -1,
-		.format = IMAGE_QCOW2,
-		.backing_format = -1,
+		.source = SOURCE_ARGUMENTS_DEFAULT,
 		.discard = IMAGE_DISCARD_UNMAP,
 		.io = LOOP_AUTO,
 		.connections_max = limits.connections_max,

@@ -3,7 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <stdio.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -95,4 +95,13 @@ size_print(char text[SIZE_TEXT_BYTES], uint64_t bytes)
 		snprintf(text, SIZE_TEXT_BYTES, "%.3g %ciB", value,
 		    units[power - 1]);
 	return text;
+}
+
+void
+size_print_row(FILE *out, const char *what, uint64_t bytes)
+{
+	char text[SIZE_TEXT_BYTES];
+
+	fprintf(out, "%-16s %s (%" PRIu64 " bytes)\n", what,
+	    size_print(text, bytes), bytes);
 }

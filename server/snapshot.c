@@ -7,8 +7,10 @@
 #include "qcow2/image.h"
 #include "qcow2/image_snapshot.h"
 #include "server/commands.h"
+#include "server/finish.h"
 #include "server/info.h"
 #include "server/json_text.h"
+#include "server/progress.h"
 
 enum verb {
 	VERB_CREATE,
@@ -28,6 +30,7 @@ static const char *const verb_names[] = {
 struct snapshot_options {
 	bool json;
 	bool refuse_bitmaps;
+	int64_t progress_fd;	/* 0: not said */
 };
 
 #define FIELD(name) .offset = offsetof(struct snapshot_options, name)
@@ -38,6 +41,7 @@ static const struct option_spec snapshot_specs[] = {
 	{ "refuse-bitmaps", 0, OPTION_FLAG, NULL,
 	  "rather than make persistent bitmaps invalid",
 	  FIELD(refuse_bitmaps) },
+	PROGRESS_OPTION(struct snapshot_options, progress_fd),
 	{ .name = NULL },
 };
 
@@ -47,6 +51,7 @@ struct snapshot_call {
 	const char *path;
 	const char *name;
 	struct info info;
+	struct progress progress;
 	struct error error;
 	int err;
 };
@@ -54,18 +59,29 @@ struct snapshot_call {
 static co_fn int
 change_image(struct snapshot_call *call, struct image *image)
 {
+	static const char *const titles[] = {
+		[VERB_CREATE] = "making a snapshot",
+		[VERB_APPLY] = "applying a snapshot",
+		[VERB_DELETE] = "deleting a snapshot",
+	};
+	struct image_progress progress = progress_stoppable(&call->progress,
+	    titles[call->verb], call->options->progress_fd);
 	struct timespec now;
+	int err;
 
-	switch (call->verb) {
-	case VERB_CREATE:
+	if (call->verb == VERB_CREATE) {
 		clock_gettime(CLOCK_REALTIME, &now);
-		return image_snapshot_create(image, call->name, &now,
+		err = image_snapshot_create(image, call->name, &now,
+		    &progress, &call->error);
+	} else if (call->verb == VERB_APPLY) {
+		err = image_snapshot_apply(image, call->name, &progress,
 		    &call->error);
-	case VERB_APPLY:
-		return image_snapshot_apply(image, call->name, &call->error);
-	default:
-		return image_snapshot_delete(image, call->name, &call->error);
+	} else {
+		err = image_snapshot_delete(image, call->name, &progress,
+		    &call->error);
 	}
+	progress_clear(&call->progress);
+	return err;
 }
 
 /* The chain below is not needed: clusters only get other owners. */
@@ -81,17 +97,13 @@ change_file(struct snapshot_call *call)
 		.loops = 1,
 	};
 	struct image *image;
-	int err, close_err;
+	int err;
 
 	err = image_open(call->path, &options, &image, &call->error);
 	if (err)
 		return err;
 	err = change_image(call, image);
-	close_err = image_close(image);
-	if (err || !close_err)
-		return err;
-	return error_set(&call->error, close_err, "cannot close %s: %s",
-	    call->path, strerror(-close_err));
+	return finish_image(image, call->path, err, &call->error);
 }
 
 static co_fn void

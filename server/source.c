@@ -20,8 +20,8 @@ source_image_options(const struct source_arguments *arguments,
 		    IMAGE_QCOW2,
 		.backing_dirs = arguments->backing_dirs.list,
 		.backing_dirs_count = arguments->backing_dirs.count,
-		.keys = keys->list,
-		.keys_count = keys->count,
+		.keys = keys ? keys->list : NULL,
+		.keys_count = keys ? keys->count : 0,
 		.loops = loops,
 	};
 }

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include "qcow2/image.h"
+#include "runtime/iov.h"
 #include "server/connection.h"
 #include "server/export.h"
 #include "server/request.h"
@@ -147,10 +148,8 @@ bool
 splice_small_reply(struct request *request)
 {
 	struct connection *connection = request->connection;
-	size_t bytes = 0;
+	size_t bytes = iov_bytes(request->iov, request->iov_count);
 
-	for (unsigned i = 0; i < request->iov_count; i++)
-		bytes += request->iov[i].iov_len;
 	if (bytes > SPLICE_REPLY_BYTES_MAX || connection->broken ||
 	    splice_pipe_write(connection->pipe, request->iov,
 	    request->iov_count))
@@ -162,8 +161,8 @@ splice_small_reply(struct request *request)
 
 /* ---- out of the pipe ---- */
 
-static void
-writable(struct task *task)
+void
+splice_send_on(struct task *task)
 {
 	struct op *op = container_of(task, struct op, task);
 	struct connection *connection = container_of(op, struct connection,
@@ -183,7 +182,7 @@ splice_send(struct connection *connection)
 
 		if (moved == -EAGAIN) {
 			connection->send = (struct op){
-				.task.run = writable, .kind = OP_POLL_OUT,
+				.task.run = splice_send_on, .kind = OP_POLL_OUT,
 				.fd = connection->sock.fd,
 			};
 			loop_submit(&connection->send);

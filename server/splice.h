@@ -10,6 +10,7 @@
 
 struct connection;
 struct request;
+struct task;
 
 /* Shorter reads cost less by copying. */
 #define SPLICE_READ_BYTES_MIN (16u << 10)
@@ -35,6 +36,9 @@ bool splice_small_reply(struct request *request);
 
 /* Sends what the send under way has in the pipe; ends in connection_sent(). */
 void splice_send(struct connection *connection);
+
+/* The same, when the connection's operation for sending has ended. */
+void splice_send_on(struct task *task);
 
 /* Gives up the pipe if nothing is to be taken from it. */
 void splice_settle(struct connection *connection);

@@ -19,9 +19,14 @@ stop_begin(void)
 	struct sigaction action = {
 		.sa_handler = note, .sa_flags = (int)SA_RESETHAND,
 	};
+	struct sigaction hangup;
 
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	/* Under nohup it stays ignored. */
+	if (!sigaction(SIGHUP, NULL, &hangup) &&
+	    hangup.sa_handler != SIG_IGN)
+		sigaction(SIGHUP, &action, NULL);
 }
 
 bool

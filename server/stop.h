@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stopping long work between two of its pieces: after stop_begin(), the first
- * SIGINT or SIGTERM is only noted, and the second ends the process at once.
+ * SIGINT, SIGTERM or SIGHUP is only noted, and the second of a kind ends the
+ * process at once.
  */
 #ifndef SERVER_STOP_H
 #define SERVER_STOP_H

@@ -13,7 +13,9 @@
 #include "qcow2/image.h"
 #include "qcow2/image_vmstate.h"
 #include "server/commands.h"
+#include "server/finish.h"
 #include "server/key.h"
+#include "server/progress.h"
 
 #define PIECE_BYTES (1024u * 1024)
 
@@ -21,6 +23,7 @@ struct vmstate_options {
 	const char *snapshot;
 	bool refuse_bitmaps;
 	struct key_options keys;
+	int64_t progress_fd;	/* 0: not said */
 };
 
 #define FIELD(name) .offset = offsetof(struct vmstate_options, name)
@@ -33,6 +36,7 @@ static const struct option_spec vmstate_specs[] = {
 	{ "refuse-bitmaps", 0, OPTION_FLAG, NULL,
 	  "save: rather than make persistent bitmaps invalid",
 	  FIELD(refuse_bitmaps) },
+	PROGRESS_OPTION(struct vmstate_options, progress_fd),
 	{ .name = NULL },
 };
 
@@ -43,6 +47,7 @@ struct vmstate_call {
 	const char *path;	/* of the image */
 	const char *state_path;
 	int fd;			/* of the state */
+	struct progress progress;
 	struct error error;
 	int err;
 };
@@ -78,8 +83,10 @@ static co_fn int
 save(struct vmstate_call *call, struct image *image)
 {
 	struct vmstate_source source = {.read = read_state, .arg = call};
+	struct image_progress progress;
 	struct timespec now;
 	struct stat st;
+	int err;
 
 	call->fd = open(call->state_path, O_RDONLY | O_CLOEXEC);
 	if (call->fd < 0 || fstat(call->fd, &st))
@@ -89,8 +96,12 @@ save(struct vmstate_call *call, struct image *image)
 		    "file with anything in it", call->state_path);
 	source.bytes = (uint64_t)st.st_size;
 	clock_gettime(CLOCK_REALTIME, &now);
-	return image_vmstate_save(image, call->options->snapshot, &now,
-	    &source, &call->error);
+	progress = progress_stoppable(&call->progress, "saving",
+	    call->options->progress_fd);
+	err = image_vmstate_save(image, call->options->snapshot, &now,
+	    &source, &progress, &call->error);
+	progress_clear(&call->progress);
+	return err;
 }
 
 /* ---- loading ---- */
@@ -112,7 +123,8 @@ write_all(int fd, const char *data, size_t length)
 }
 
 static co_fn int
-copy_state(struct vmstate_call *call, struct image *image)
+copy_state(struct vmstate_call *call, struct image *image,
+    const struct image_progress *progress)
 {
 	uint64_t bytes = image_vmstate_bytes(image);
 	char *data = malloc(PIECE_BYTES);
@@ -124,6 +136,11 @@ copy_state(struct vmstate_call *call, struct image *image)
 		size_t part = bytes - done < PIECE_BYTES ?
 		    (size_t)(bytes - done) : PIECE_BYTES;
 
+		if (progress->report(progress->arg, done, bytes)) {
+			err = error_set(&call->error, -ECANCELED, "stopped; "
+			    "there is no %s", call->state_path);
+			break;
+		}
 		err = image_vmstate_read(image, done, data, part);
 		if (err) {
 			error_set(&call->error, err, "cannot read the state "
@@ -144,17 +161,21 @@ copy_state(struct vmstate_call *call, struct image *image)
 static co_fn int
 load(struct vmstate_call *call, struct image *image)
 {
+	struct image_progress progress;
 	int err;
 
 	if (image_vmstate_bytes(image) == 0)
 		return error_set(&call->error, -ENOENT, "the snapshot \"%s\" "
 		    "of %s has no state of a virtual machine",
 		    call->options->snapshot, call->path);
+	progress = progress_stoppable(&call->progress, "loading",
+	    call->options->progress_fd);
 	call->fd = open(call->state_path,
 	    O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (call->fd < 0)
 		return complain_about_state(call, "make", -errno);
-	err = copy_state(call, image);
+	err = copy_state(call, image, &progress);
+	progress_clear(&call->progress);
 	if (err)
 		unlink(call->state_path);
 	return err;
@@ -177,16 +198,13 @@ vmstate_main(void *arg)
 		.loops = 1,
 	};
 	struct image *image;
-	int close_err;
 
 	call->err = image_open(call->path, &options, &image, &call->error);
 	if (call->err)
 		return;
 	call->err = call->saves ? save(call, image) : load(call, image);
-	close_err = image_close(image);
-	if (!call->err && close_err)
-		call->err = error_set(&call->error, close_err,
-		    "cannot close %s: %s", call->path, strerror(-close_err));
+	call->err = finish_image(image, call->path, call->err,
+	    &call->error);
 }
 
 static int

@@ -10,28 +10,31 @@ struct worker {
 	bool tells_progress;
 };
 
-/* The next piece, if there is one; in the monitor. */
+/*
+ * The next piece, if there is one; in the monitor.  A mutex would be handed to
+ * who came first, whose loop may be busy with another piece for long.
+ */
 co_fn static bool
 take(struct walk *walk, struct walk_piece *piece)
 {
-	bool taken = false;
+	int err;
 
-	co_mutex_lock(&walk->looking);
-	if (!walk->err && walk->next < walk->end) {
-		int err;
-
-		*piece = (struct walk_piece){ .guest = walk->next };
-		monitor_leave(&walk->monitor);
-		err = walk->look(walk->arg, piece);
-		monitor_enter(&walk->monitor);
-		if (!err)
-			walk->next += piece->length;
-		else if (!walk->err)
-			walk->err = err;
-		taken = !err;
-	}
-	co_mutex_unlock(&walk->monitor, &walk->looking);
-	return taken;
+	while (walk->looking)
+		wait_queue_wait(&walk->looked);
+	if (walk->err || walk->next >= walk->end)
+		return false;
+	walk->looking = true;
+	*piece = (struct walk_piece){ .guest = walk->next };
+	monitor_leave(&walk->monitor);
+	err = walk->look(walk->arg, piece);
+	monitor_enter(&walk->monitor);
+	walk->looking = false;
+	wait_queue_wake_all(&walk->monitor, &walk->looked);
+	if (!err)
+		walk->next += piece->length;
+	else if (!walk->err)
+		walk->err = err;
+	return !err;
 }
 
 static co_fn void
@@ -83,7 +86,8 @@ walk_run(struct walk *walk, struct loop *const *loops, unsigned loops_count)
 	if (!workers)
 		return -ENOMEM;
 	monitor_init(&walk->monitor);
-	walk->looking = (struct co_mutex){0};
+	walk->looking = false;
+	walk->looked = (struct wait_queue){0};
 	walk->ended = (struct wait_queue){0};
 	walk->next = walk->done = 0;
 	walk->end = walk->size_bytes;

@@ -35,7 +35,8 @@ struct walk {
 
 	/* Private; guarded by the monitor. */
 	struct monitor monitor;
-	struct co_mutex looking;
+	bool looking;
+	struct wait_queue looked;
 	uint64_t next, end, done;
 	unsigned running;
 	struct wait_queue ended;

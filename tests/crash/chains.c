@@ -15,7 +15,6 @@
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include "tests/crash/scene.h"
 #include "tests/crash/state.h"
 

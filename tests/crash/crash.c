@@ -34,12 +34,16 @@
  *	W4	overwrite after a snapshot	overwrite, sequences, bursts
  *	W5	writes, discards and zeros at once	collide, bursts, churn
  *	W6	write zeroes, unmap		zero
- *	W7	growing tables			grow, fill (the L1 table only
- *						grows with the disk)
+ *	W7	growing tables			grow, fill; the L1 table: resize
+ *	W8	resizing		resize, resize-full, resize-snapshots,
+ *						resize-tight, resize-close,
+ *						resize-sequences,
+ *						resize-bursts
  *	W9	snapshots			snapshots, snapshots-full,
  *						snapshot-sequences,
  *						snapshot-bursts
- *	W10	clean shutdown			close; the end of all others
+ *	W10	clean shutdown			close; the end of all others;
+ *						reopen, reopen-full
  *	W11	compressed overwrite		overwrite, on compressed images
  *	W12	encryption			fill, churn, collide, overwrite,
  *						cover, on such images
@@ -51,7 +55,7 @@
  *	W19	commit				chains.c; also rebase, flatten
  *	all short sequences			sequences, bursts
  *
- * Not yet: W8 resizing, W13 extended L2 entries.
+ * Not yet: W13 extended L2 entries.
  *
  * Guards against: a missing or misplaced fdatasync of the barrier (O1 to O5),
  * reuse of clusters before their loss is stable (R4), zero fill skipped where

@@ -11,8 +11,6 @@
  * Guards against: a name given before the content is stable, a name that is
  * not made stable itself, an existing file that is written to.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -9,8 +9,11 @@
 #include <string.h>
 #include "qcow2/bytes.h"
 #include "qcow2/check.h"
+#include "qcow2/image_reopen.h"
 #include "qcow2/internal.h"
 #include "runtime/file_record.h"
+#include "tests/crash/resizer.h"
+#include "runtime/loop.h"
 #include "tests/crash/sequence.h"
 #include "tests/key.h"
 
@@ -97,6 +100,18 @@ filled_bytes(const struct crew *crew)
 	return image_size_bytes(crew->image) / 4 * 3 & ~511ull;
 }
 
+/* What shows through of the file below. */
+static uint64_t
+shown_bytes(const struct crew *crew)
+{
+	uint64_t size = image_size_bytes(crew->image) & ~511ull;
+	uint64_t below = image_size_bytes(image_backing(crew->image));
+
+	if (!crew->options.backing_is_raw)
+		below = below / 4 * 3 & ~511ull;
+	return below < size ? below : size;
+}
+
 /* The parts of the disk that are of value 1 at the beginning. */
 static unsigned
 initial_ranges(const struct crew *crew, struct sequence_range *ranges)
@@ -122,13 +137,14 @@ create_oracle(struct crew *crew)
 	struct sequence_range ranges[SEQUENCE_PLACES];
 	unsigned count = initial_ranges(crew, ranges);
 
-	crew_must(oracle_create(CREW_SECTOR_SEED, image_size_bytes(crew->image),
+	crew_must(oracle_create(CREW_SECTOR_SEED, crew->size_bytes,
 	    &crew->oracle), "oracle");
+	lengths_begin(&crew->lengths, image_size_bytes(crew->image));
 	for (unsigned i = 0; i < count; i++)
 		oracle_set_initial(crew->oracle, ranges[i].offset,
 		    ranges[i].length, 1);
 	if (crew->options.backing)
-		oracle_set_initial(crew->oracle, 0, filled_bytes(crew), 1);
+		oracle_set_initial(crew->oracle, 0, shown_bytes(crew), 1);
 }
 
 co_fn static int
@@ -194,6 +210,8 @@ open_image(void *arg)
 	if (crew->oracle)
 		return;
 	crew->size_bytes = image_size_bytes(crew->image);
+	if (crew->options.growth)
+		crew->size_bytes *= crew->options.growth;
 	crew->cluster_bytes = image_cluster_bytes(crew->image);
 	crew->image_version = crew->image->header.version;
 	create_oracle(crew);
@@ -215,23 +233,61 @@ is_failure(const struct crew *crew, int err)
 	return err && !(err == -ENOSPC && crew->options.may_fill);
 }
 
-co_fn static void
-close_image(void *arg)
+/* What ends by making all stable is a flush in the record. */
+co_fn static int
+record_as_flush(struct crew *crew, int (*fn)(struct crew *crew))
 {
-	struct crew *crew = arg;
 	struct record flush = {
 		.kind = RECORD_REQUEST_FLUSH, .source = CREW_CLIENTS_MAX,
 	};
 	size_t index = record_begin(crew->log, &flush);
 	const struct record *entry = record_log_at(crew->log, index);
 	size_t in_oracle = oracle_begin(crew->oracle, entry);
+	int err = fn(crew);
+
+	record_end(crew->log, index, err);
+	oracle_end(crew->oracle, in_oracle, entry->completed, err);
+	return err;
+}
+
+co_fn static int
+close_now(struct crew *crew)
+{
 	int err = image_close(crew->image);
 
 	crew->image = NULL;
-	record_end(crew->log, index, err);
-	oracle_end(crew->oracle, in_oracle, entry->completed, err);
+	return err;
+}
+
+co_fn static void
+close_image(void *arg)
+{
+	struct crew *crew = arg;
+	int err = record_as_flush(crew, close_now);
+
 	if (is_failure(crew, err))
 		crew_fail(crew, "close: %s", strerror(-err));
+}
+
+/* Half of them are refused, for too many keys, when all is stable. */
+co_fn static int
+reopen_now(struct crew *crew)
+{
+	const struct image_key keys[] = {test_key, test_key};
+	struct image_options how = {
+		.format = IMAGE_QCOW2, .writable = true,
+		.loops = crew->options.loops,
+		.discard = crew->options.discard,
+		.keys = keys, .keys_count = sim_below(crew->sim, 2) ? 2 : 0,
+	};
+	struct error error;
+	int err = image_reopen(crew->image, &how, &error);
+
+	if (how.keys_count > 0 && err == -EINVAL)
+		return 0;
+	if (is_failure(crew, err))
+		crew_fail(crew, "reopen: %s", error.message);
+	return err;
 }
 
 void
@@ -269,12 +325,22 @@ choose_kind(struct crew *crew)
 	return RECORD_REQUEST_FLUSH;
 }
 
+/* Where requests may go: of a disk that is resized, also behind its end. */
+static uint64_t
+choose_end(struct crew *crew)
+{
+	uint64_t size = crew->size_bytes;
+
+	if (crew->options.growth && sim_below(crew->sim, 8))
+		size = image_size_bytes(crew->image);
+	return size & ~511ull;
+}
+
 /* Whole sectors in one of the places; often whole clusters. */
 static void
-choose_in_place(struct crew *crew, struct record *request)
+choose_in_place(struct crew *crew, uint64_t size, struct record *request)
 {
 	const struct crew_options *options = &crew->options;
-	uint64_t size = crew->size_bytes & ~511ull;
 	uint64_t place = sim_below(crew->sim, options->places) *
 	    (size / options->places) & ~511ull;
 	uint64_t unit = SECTOR_BYTES;
@@ -291,10 +357,8 @@ choose_in_place(struct crew *crew, struct record *request)
 
 /* From the end of the one before on; at the end of the disk, once more. */
 static void
-choose_next(struct crew *crew, struct record *request)
+choose_next(struct crew *crew, uint64_t size, struct record *request)
 {
-	uint64_t size = crew->size_bytes & ~511ull;
-
 	if (crew->next >= size)
 		crew->next = 0;
 	request->offset = crew->next;
@@ -306,16 +370,16 @@ choose_next(struct crew *crew, struct record *request)
 static void
 choose_range(struct crew *crew, struct record *request)
 {
-	uint64_t size = crew->size_bytes & ~511ull;
+	uint64_t size = choose_end(crew);
 	unsigned bytes = crew->options.fixed_bytes;
 
 	if (crew->options.sequential) {
-		choose_next(crew, request);
+		choose_next(crew, size, request);
 	} else if (bytes) {
 		request->offset = sim_below(crew->sim, size / bytes) * bytes;
 		request->length = bytes;
 	} else {
-		choose_in_place(crew, request);
+		choose_in_place(crew, size, request);
 	}
 	if (request->length > size - request->offset)
 		request->length = size - request->offset;
@@ -327,8 +391,10 @@ choose_compressed(struct crew *crew, struct record *request)
 {
 	uint64_t begin = request->offset - request->offset %
 	    crew->cluster_bytes;
-	uint64_t left = crew->size_bytes - begin;
+	uint64_t end = image_size_bytes(crew->image), left = end - begin;
 
+	if (end <= begin)
+		return;
 	/* A part of a sector at the end of the disk is nobody's. */
 	if (left < crew->cluster_bytes && left % SECTOR_BYTES)
 		return;
@@ -425,6 +491,27 @@ crew_judge(struct crew *crew, uint64_t received, uint64_t replied,
 	    oracle_explain(&finding, text, sizeof(text)));
 }
 
+/* Behind the end of the disk, and only there, it is refused. */
+static void
+judge_end(struct crew *crew, const struct record *entry, int err)
+{
+	struct length_view view = {entry->completed, entry->submitted};
+	uint64_t end = entry->offset + entry->length, min, max;
+
+	if (entry->kind == RECORD_REQUEST_FLUSH)
+		return;
+	lengths_bounds(&crew->lengths, view, &min, &max);
+	/* What was the last cluster may not be so any more. */
+	if (entry->flags & CREW_COMPRESSED && min < max)
+		return;
+	if (err == -EINVAL ? end <= min : !err && end > max)
+		crew_fail(crew, "0x%llx+%llu is %s a disk of %llu bytes",
+		    (unsigned long long)entry->offset,
+		    (unsigned long long)entry->length,
+		    err ? "behind the end of" : "inside",
+		    (unsigned long long)(err ? min : max));
+}
+
 co_fn static void
 send_one(struct client *client, struct record request)
 {
@@ -433,6 +520,11 @@ send_one(struct client *client, struct record request)
 	const struct record *entry;
 	int err;
 
+	if (request.kind == RECORD_REQUEST_OTHER &&
+	    request.source == RESIZER_SOURCE) {
+		resizer_do(crew, request.offset, (unsigned)request.value);
+		return;
+	}
 	if (request.kind == RECORD_REQUEST_OTHER) {
 		keeper_do(crew, (enum keeper_operation)request.value);
 		return;
@@ -445,7 +537,8 @@ send_one(struct client *client, struct record request)
 	err = carry_out(crew, &request, client->data);
 	record_end(crew->log, index, err);
 	oracle_end(crew->oracle, in_oracle, entry->completed, err);
-	if (is_failure(crew, err))
+	judge_end(crew, entry, err);
+	if (is_failure(crew, err) && err != -EINVAL)
 		crew->errors++;
 	else if (!err && request.kind == RECORD_REQUEST_READ)
 		crew_judge(crew, entry->submitted, entry->completed,
@@ -481,6 +574,30 @@ keeper_main(void *arg)
 	struct crew *crew = arg;
 
 	keeper_work(crew);
+	leave(crew);
+}
+
+co_fn static void
+resizer_main(void *arg)
+{
+	struct crew *crew = arg;
+
+	resizer_work(crew);
+	leave(crew);
+}
+
+/* Between two, some requests. */
+#define REOPEN_PAUSE_NS 2000000
+
+co_fn static void
+reopener_main(void *arg)
+{
+	struct crew *crew = arg;
+
+	for (unsigned i = 0; i < crew->options.reopenings; i++) {
+		loop_sleep(sim_below(crew->sim, REOPEN_PAUSE_NS));
+		record_as_flush(crew, reopen_now);
+	}
 	leave(crew);
 }
 
@@ -520,7 +637,7 @@ crew_work(struct crew *crew)
 {
 	const struct crew_options *options = &crew->options;
 	struct client clients[CREW_CLIENTS_MAX];
-	struct co_start keeper;
+	struct co_start keeper, resizer, reopener;
 
 	if (!crew->image)
 		return;
@@ -533,6 +650,14 @@ crew_work(struct crew *crew)
 		crew->clients_left++;
 		sim_start(crew->sim, options->loops - 1, &keeper, keeper_main,
 		    crew);
+	}
+	if (options->resizes > 0) {
+		crew->clients_left++;
+		sim_start(crew->sim, 0, &resizer, resizer_main, crew);
+	}
+	if (options->reopenings > 0) {
+		crew->clients_left++;
+		sim_start(crew->sim, 0, &reopener, reopener_main, crew);
 	}
 	run(crew, "working");
 	clients_free(clients, options->clients);
@@ -681,48 +806,4 @@ crew_check(struct crew *crew)
 	sim_start(crew->sim, 0, &start, check_file_of, &checking);
 	sim_run(crew->sim);
 	file_close(checking.file);
-}
-
-/* ---- for people ---- */
-
-static void
-print_entry(const struct record *entry)
-{
-	static const char *const names[] = {
-		"  read", "  write", "  sync", "  punch", "  zero",
-		"  allocate", "  truncate", "READ", "WRITE", "ZERO", "TRIM",
-		"FLUSH",
-	};
-
-	printf("%5llu-%-5lld ", (unsigned long long)entry->submitted,
-	    entry->completed == RECORD_NEVER ? -1ll :
-	    (long long)entry->completed);
-	if (entry->kind == RECORD_REQUEST_OTHER) {
-		printf("SNAPSHOT %llu %s%s\n",
-		    (unsigned long long)entry->offset, keeper_operation_name(
-		    (enum keeper_operation)entry->value),
-		    entry->result < 0 ? " FAILED" : "");
-		return;
-	}
-	printf("%-9s 0x%llx+%llu", names[entry->kind],
-	    (unsigned long long)entry->offset,
-	    (unsigned long long)entry->length);
-	if (entry->kind >= RECORD_REQUEST_READ)
-		printf(" client %u", entry->source);
-	if (entry->value)
-		printf(" value %llu", (unsigned long long)entry->value);
-	if (entry->flags & (RECORD_FUA | RECORD_DSYNC))
-		printf(" %s", entry->flags & RECORD_FUA ? "FUA" : "DSYNC");
-	if (entry->flags & CREW_NO_HOLE)
-		printf(" NO_HOLE");
-	if (entry->flags & CREW_COMPRESSED)
-		printf(" COMPRESSED");
-	printf("%s\n", entry->result < 0 ? " FAILED" : "");
-}
-
-void
-crew_print(const struct crew *crew)
-{
-	for (size_t i = 0; i < record_log_count(crew->log); i++)
-		print_entry(record_log_at(crew->log, i));
 }

@@ -16,6 +16,7 @@
 #include "runtime/record.h"
 #include "runtime/sim.h"
 #include "tests/crash/keeper.h"
+#include "tests/crash/lengths.h"
 #include "tests/crash/oracle.h"
 
 #define CREW_CLIENTS_MAX 64
@@ -70,6 +71,12 @@ struct crew_options {
 	/* Of the keeper, who works beside the clients; and their weights. */
 	unsigned operations;
 	unsigned creates, deletes, applies;
+	/* Of the resizer, who does so, too; how many times as long as it is
+	 * the disk may become, 0 being 1. */
+	unsigned resizes;
+	unsigned growth;
+	/* So often the image is opened anew, in place, beside the clients. */
+	unsigned reopenings;
 	/* What is opened is what this snapshot has, for reading alone. */
 	const char *snapshot;
 };
@@ -84,11 +91,13 @@ struct crew {
 	struct oracle *oracle;
 	struct file *disk;	/* the test's own handle */
 	struct image *image;	/* NULL: closed */
-	uint64_t size_bytes;	/* of the disk, known once it was open */
+	/* The most that the disk ever has, known once it was open. */
+	uint64_t size_bytes;
 	uint64_t cluster_bytes;
 	unsigned image_version;
 	uint64_t values;	/* written so far; each write has its own */
 	uint64_t next;		/* where the next sequential request begins */
+	struct lengths lengths;
 	struct keeper keeper;
 	unsigned clients_left;
 	unsigned errors;	/* requests that failed */

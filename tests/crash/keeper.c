@@ -91,7 +91,8 @@ uint64_t
 keeper_allowed(const struct crew *crew, uint64_t point)
 {
 	const struct keeper *keeper = &crew->keeper;
-	uint64_t hash = keeper_is_busy(crew, point);
+	uint64_t hash = keeper_is_busy(crew, point) ^
+	    lengths_allowed(&crew->lengths, point);
 
 	for (unsigned i = 0; i < keeper->count; i++) {
 		const struct kept *kept = &keeper->list[i];
@@ -189,11 +190,12 @@ ask(struct crew *crew, enum keeper_operation operation, const char *name,
 
 	switch (operation) {
 	case KEEPER_CREATE:
-		return image_snapshot_create(crew->image, name, &date, error);
+		return image_snapshot_create(crew->image, name, &date, NULL,
+		    error);
 	case KEEPER_DELETE:
-		return image_snapshot_delete(crew->image, name, error);
+		return image_snapshot_delete(crew->image, name, NULL, error);
 	default:
-		return image_snapshot_apply(crew->image, name, error);
+		return image_snapshot_apply(crew->image, name, NULL, error);
 	}
 }
 
@@ -220,6 +222,7 @@ carry_out(struct crew *crew, enum keeper_operation operation, unsigned which)
 	const struct record *entry;
 	struct error error;
 	size_t index, copy = 0;
+	unsigned change = 0;
 	int err;
 
 	if (operation == KEEPER_CREATE)
@@ -232,13 +235,23 @@ carry_out(struct crew *crew, enum keeper_operation operation, unsigned which)
 	if (operation == KEEPER_APPLY)
 		copy = oracle_begin_copy(crew->oracle, entry->submitted,
 		    kept->creation.received, kept->creation.replied);
+	if (operation == KEEPER_APPLY)
+		change = lengths_copy(&crew->lengths, entry->submitted,
+		    kept->creation.received, kept->creation.replied);
+	crew->keeper.running++;
+	crew->keeper.begun++;
 	err = ask(crew, operation, kept->name, &error);
+	crew->keeper.running--;
 	record_end(crew->log, index, err);
 	event->replied = entry->completed;
 	event->err = err;
 	note_end(crew, entry);
 	if (operation == KEEPER_APPLY)
 		oracle_end(crew->oracle, copy, entry->completed, err);
+	if (operation == KEEPER_APPLY)
+		lengths_end(&crew->lengths, change, entry->completed, !err ?
+		    LENGTH_CHANGED : err == -ERANGE ? LENGTH_KEPT :
+		    LENGTH_UNKNOWN);
 	crew->keeper.done += !err;
 	if (err && !may_fail(crew, err))
 		crew_fail(crew, "%s", error.message);
@@ -373,13 +386,17 @@ judge_one(struct crew *crew, struct file *disk, const struct kept *kept,
 	struct image *image;
 	struct file *handle;
 	struct error error;
+	struct length_view view = {
+		kept->creation.replied < point ? kept->creation.replied :
+		    point, kept->creation.received,
+	};
 	int err;
 
 	options.snapshot = kept->name;
 	crew_must(file_sim_open(disk, &handle), "handle");
 	if (crew_open_image(&options, sim_self(), handle, &image, &error))
 		return complain(failure, size, kept->name, error.message);
-	if (image_size_bytes(image) != crew->size_bytes)
+	if (!lengths_may_be(&crew->lengths, view, image_size_bytes(image)))
 		err = complain(failure, size, kept->name,
 		    "it has another length");
 	else

@@ -53,6 +53,8 @@ struct keeper {
 	unsigned spans_count;
 	struct kept list[KEEPER_SNAPSHOTS_MAX];
 	unsigned count;
+	unsigned running;	/* operations, and resizes */
+	unsigned begun;		/* so far */
 	unsigned done;		/* operations that worked */
 	unsigned refused;	/* those that the refcounts cannot count */
 };

@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include "runtime/random.h"
 
 #define BUCKET_BYTES 65536u

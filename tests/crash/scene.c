@@ -332,7 +332,7 @@ commit(struct scene *scene, struct image *top)
 		return;
 	if (scene->log)
 		scene->committed = record_log_next(scene->log);
-	scene->err = image_empty(top, &scene->error);
+	scene->err = image_empty(top, NULL, &scene->error);
 }
 
 co_fn static void

@@ -3,7 +3,9 @@
 
 #include <assert.h>
 #include <stdbool.h>
+#include "qcow2/create.h"
 #include "tests/crash/crew.h"
+#include "tests/crash/resizer.h"
 
 enum {
 	ALLOCATING_WRITE, OVERWRITE, ZERO, TRIM, FLUSH, FUA_WRITE, KINDS,
@@ -120,19 +122,15 @@ sequence_requests(uint64_t number, uint64_t cluster_bytes,
 	return count;
 }
 
-unsigned
-sequence_with_snapshot(uint64_t number, uint64_t cluster_bytes,
-    uint64_t disk_bytes, struct record requests[SEQUENCE_LENGTH_MAX])
+/* The operation by itself, or with up to two requests. */
+static unsigned
+sequence_with(const struct record *operation, uint64_t number,
+    uint64_t cluster_bytes, uint64_t disk_bytes,
+    struct record requests[SEQUENCE_LENGTH_MAX])
 {
-	struct record operation = {
-		.kind = RECORD_REQUEST_OTHER, .source = KEEPER_SOURCE,
-		.value = number % KEEPER_OPERATIONS,
-	};
 	uint64_t ways = 1, place = 0;
 	unsigned count = 0;
 
-	assert(number < SEQUENCE_SNAPSHOT_COUNT);
-	number /= KEEPER_OPERATIONS;
 	/* Places among so many requests, for each sequence of these. */
 	for (uint64_t sequences = 1; number >= ways * sequences;
 	    sequences *= SYMBOLS)
@@ -147,6 +145,45 @@ sequence_with_snapshot(uint64_t number, uint64_t cluster_bytes,
 	}
 	for (unsigned i = count; i > place; i--)
 		requests[i] = requests[i - 1];
-	requests[place] = operation;
+	requests[place] = *operation;
 	return count + 1;
+}
+
+unsigned
+sequence_with_snapshot(uint64_t number, uint64_t cluster_bytes,
+    uint64_t disk_bytes, struct record requests[SEQUENCE_LENGTH_MAX])
+{
+	struct record operation = {
+		.kind = RECORD_REQUEST_OTHER, .source = KEEPER_SOURCE,
+		.value = number % KEEPER_OPERATIONS,
+	};
+
+	assert(number < SEQUENCE_SNAPSHOT_COUNT);
+	return sequence_with(&operation, number / KEEPER_OPERATIONS,
+	    cluster_bytes, disk_bytes, requests);
+}
+
+unsigned
+sequence_with_resize(uint64_t number, uint64_t cluster_bytes,
+    uint64_t disk_bytes, struct record requests[SEQUENCE_LENGTH_MAX])
+{
+	unsigned which = (unsigned)(number % SEQUENCE_RESIZES);
+	uint64_t half = cluster_bytes / 2 & ~511ull;
+	const struct record resizes[SEQUENCE_RESIZES] = {
+		{.offset = 2 * cluster_bytes + half},
+		{.offset = 2 * disk_bytes + cluster_bytes + half},
+		{.offset = disk_bytes + 5 * cluster_bytes + half,
+		    .value = CREATE_METADATA},
+		{.offset = disk_bytes + 4 * cluster_bytes,
+		    .value = CREATE_FALLOC},
+		{.offset = disk_bytes + 3 * cluster_bytes + half,
+		    .value = CREATE_FULL},
+	};
+	struct record operation = resizes[which];
+
+	assert(number < SEQUENCE_RESIZE_COUNT);
+	operation.kind = RECORD_REQUEST_OTHER;
+	operation.source = RESIZER_SOURCE;
+	return sequence_with(&operation, number / SEQUENCE_RESIZES,
+	    cluster_bytes, disk_bytes, requests);
 }

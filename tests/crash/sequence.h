@@ -43,4 +43,15 @@ unsigned sequence_requests(uint64_t number, uint64_t cluster_bytes,
 unsigned sequence_with_snapshot(uint64_t number, uint64_t cluster_bytes,
     uint64_t disk_bytes, struct record requests[SEQUENCE_LENGTH_MAX]);
 
+/*
+ * The same with one change of length (resizer.h): into the middle of a cluster
+ * of the second place; to more than twice the length; a few clusters more, set
+ * aside or filled.
+ */
+#define SEQUENCE_RESIZES 5
+#define SEQUENCE_RESIZE_COUNT (SEQUENCE_SNAPSHOT_COUNT / 3 * SEQUENCE_RESIZES)
+
+unsigned sequence_with_resize(uint64_t number, uint64_t cluster_bytes,
+    uint64_t disk_bytes, struct record requests[SEQUENCE_LENGTH_MAX]);
+
 #endif

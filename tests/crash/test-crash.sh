@@ -38,9 +38,12 @@ medium_sequences=342
 # From one sequence of three requests to the next that is tried.
 stride=107
 
-# The same of those with one operation on snapshots: with one request at most.
+# The same of those with one operation on snapshots, and with one change of
+# length: with one request at most.
 snapshot_sequences=3027
 short_snapshot_sequences=111
+resize_sequences=5045
+short_resize_sequences=185
 
 # ---- images; the name says how one is used ----
 
@@ -296,24 +299,35 @@ try_repairs()
 	done
 }
 
-# try_snapshots WORKLOAD IMAGE...: sequences.
-try_snapshots()
+# try_operations COUNT SHORT-COUNT WORKLOAD IMAGE...: sequences, of which there
+# are so many.
+try_operations()
 {
-	local first=$(((seed - 1) * snapshot_sequences)) image
+	local count=$1 short=$2 first=$(((seed - 1) * $1)) image
+	shift 2
 	is_wanted "$1" || return 0
 	for image in "${@:2}"; do
 		if [ "$rounds" -gt 1 ]; then
-			start "$1" "$image.qcow2" "$first" \
-			    $snapshot_sequences 1 $((sample_one_in * 10))
+			start "$1" "$image.qcow2" "$first" "$count" 1 \
+			    $((sample_one_in * 10))
 			continue
 		fi
-		start "$1" "$image.qcow2" "$first" \
-		    $((short_snapshot_sequences / slower + 1)) "$slower" 200
-		start "$1" "$image.qcow2" \
-		    $((first + snapshot_sequences + short_snapshot_sequences)) \
-		    $(((snapshot_sequences - short_snapshot_sequences) / \
-		    stride / slower)) $((stride * slower)) $sample_one_in
+		start "$1" "$image.qcow2" "$first" $((short / slower + 1)) \
+		    "$slower" 200
+		start "$1" "$image.qcow2" $((first + count + short)) \
+		    $(((count - short) / stride / slower)) \
+		    $((stride * slower)) $sample_one_in
 	done
+}
+
+try_snapshots()
+{
+	try_operations $snapshot_sequences $short_snapshot_sequences "$@"
+}
+
+try_resizes()
+{
+	try_operations $resize_sequences $short_resize_sequences "$@"
 }
 
 try_all()
@@ -342,6 +356,9 @@ try_all()
 	try 2 fill device-512 device-4k device-64k
 	try 3 churn device-512 device-4k device-64k
 	try 3 full short-512 short-4k short-64k
+	try 4 reopen 512-16 4k-1 lazy-4k encrypted-4k old-4k
+	try 2 reopen 64k-16 over-raw-4k device-4k bitmaps-4k
+	try 2 reopen-full full-512 compressed-full-4k
 	try 12 served 512-16 4k-16
 	try 12 leave 512-16 4k-16
 	try 6 full 4k-16
@@ -367,6 +384,19 @@ try_all()
 	try_snapshots snapshot-sequences places-512 places-4k alone-places-4k \
 	    old-places-4k lazy-places-4k
 	try_snapshots snapshot-bursts places-4k old-places-4k
+	sample_one_in=200
+	try 6 resize 512-16 4k-16 old-4k lazy-4k over-qcow2-512 \
+	    over-raw-4k over-raw-4k-old
+	try 2 resize 64k-16 512-64 encrypted-4k device-4k
+	try 4 resize-full alone-full-512 full-4k
+	try 2 resize-full compressed-full-512 encrypted-full-512
+	try 4 resize-snapshots 512-16 4k-16 lazy-4k
+	try 3 resize-tight 512-16 4k-16
+	try 4 resize-close 512-16 4k-16 lazy-4k
+	sample_one_in=1000
+	try_resizes resize-sequences alone-places-512 places-4k \
+	    over-raw-places-4k
+	try_resizes resize-bursts alone-places-4k
 	try_sequences sequences 10 places-512 places-64k \
 	    compressed-places-4k over-qcow2-places-64k \
 	    over-raw-places-4k-old device-places-512 device-places-4k \
@@ -435,8 +465,12 @@ show_to_qemu()
 				complain "$state" "qemu-img check" "$text"
 			fi
 			[ $((number++ % one_in)) -le 1 ] || continue
+			# The disk may be shorter.
+			bytes=$((16#$(od -An -tx1 -j24 -N8 "$state" |
+			    tr -d " \n")))
+			[ $bytes -le 65536 ] || bytes=65536
 			text=$(qemu-io -r --object "$secret" \
-			    -c "read -q 0 64k" \
+			    -c "read -q 0 $bytes" \
 			    --image-opts "$options" 2>&1) ||
 			    complain "$state" qemu-io "$text"
 			if [ $((number % 2)) -eq 0 ]; then

@@ -8,7 +8,9 @@
 #include "qcow2/bytes.h"
 #include "qcow2/check.h"
 #include "qcow2/header.h"
+#include "qcow2/image_resize.h"
 #include "qcow2/repair.h"
+#include "qcow2/zeros_only.h"
 
 #define WRITE_BYTES_MAX (1024u * 1024)
 
@@ -150,6 +152,20 @@ judge(struct trial *trial, struct image *image, struct range but,
 	}
 }
 
+static void
+judge_length(struct trial *trial, const struct image *image)
+{
+	uint64_t point = trial->state->point;
+	char text[64];
+
+	if (lengths_may_be(&trial->crew->lengths, (struct length_view){point,
+	    point}, image_size_bytes(image)))
+		return;
+	snprintf(text, sizeof(text), "%llu bytes",
+	    (unsigned long long)image_size_bytes(image));
+	trial_fail(trial, "the length", text);
+}
+
 /* A part of the disk, from its middle on. */
 static struct range
 choose_range(const struct image *image)
@@ -192,6 +208,40 @@ write_on(struct trial *trial, struct image *image, struct range range)
 		trial_fail(trial, "writing on", "other data came back");
 	free(data);
 	free(back);
+}
+
+/*
+ * A disk that is resized gets as long as it may: what was cut off, even if that
+ * was interrupted, is zeros then.
+ */
+co_fn static void
+grow_on(struct trial *trial, struct image *image)
+{
+	struct image_resize how = {.size_bytes = trial->crew->size_bytes};
+	uint64_t offset = image_size_bytes(image);
+	struct error error;
+	int err;
+
+	if (!trial->crew->options.growth || offset >= how.size_bytes)
+		return;
+	err = image_resize(image, &how, &error);
+	if (err == -ENOTSUP && trial->crew->image_version < 3)
+		return;
+	if (err)
+		trial_fail(trial, "growing on", error.message);
+	for (; offset < how.size_bytes && !err;
+	    offset += sizeof(trial->data)) {
+		uint64_t length = how.size_bytes - offset;
+
+		if (length > sizeof(trial->data))
+			length = sizeof(trial->data);
+		err = image_read(image, offset, trial->data, length, NULL);
+		if (err)
+			trial_fail(trial, "growing on", strerror(-err));
+		else if (!zeros_only(trial->data, length))
+			trial_fail(trial, "growing on",
+			    "what is new is not zeros");
+	}
 }
 
 /* What the crash has leaked. */
@@ -250,10 +300,12 @@ examine(void *arg)
 		trial_fail(trial, "open", error.message);
 		return;
 	}
+	judge_length(trial, image);
 	range = choose_range(image);
 	judge(trial, image, (struct range){0, 0}, "content");
 	write_on(trial, image, range);
 	judge(trial, image, range, "content after writing on");
+	grow_on(trial, image);
 	err = image_close(image);
 	if (err && !may_be_full(trial, err))
 		trial_fail(trial, "close", strerror(-err));

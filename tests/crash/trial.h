@@ -3,10 +3,12 @@
  * The trial of one crash state: what qnbd makes of it.
  *
  * The check must find leaks at most, unless the image is dirty; the image
- * opens and is clean then; every sector holds what the oracle allows; up to
- * 1 MiB is written and flushed, reads back, and leaves all else as it was;
- * after the closing the check is as good again, and of some states the leaks
- * are repaired.  Autoclear bits are gone unless nothing else has changed (O7).
+ * opens, has a length that it may have, and is clean then; every sector holds
+ * what the oracle allows; up to 1 MiB is written and flushed, reads back, and
+ * leaves all else as it was; a disk that is resized becomes as long as it ever
+ * may, with zeros behind its end; after the closing the check is as good again,
+ * and of some states the leaks are repaired.  Autoclear bits are gone unless
+ * nothing else has changed (O7).
  */
 #ifndef TESTS_CRASH_TRIAL_H
 #define TESTS_CRASH_TRIAL_H

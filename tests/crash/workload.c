@@ -14,9 +14,18 @@ enum play {
 struct workload {
 	const char *name;
 	enum play play;
-	bool has_snapshot;	/* in each sequence */
+	/* What is enumerated, and how many there are. */
+	unsigned (*sequence)(uint64_t number, uint64_t cluster_bytes,
+	    uint64_t disk_bytes, struct record requests[SEQUENCE_LENGTH_MAX]);
+	uint64_t sequences;
 	struct crew_options options;
 };
+
+#define ENUMERATED .sequence = sequence_requests, .sequences = SEQUENCE_COUNT
+#define ENUMERATED_SNAPSHOT .sequence = sequence_with_snapshot, \
+	.sequences = SEQUENCE_SNAPSHOT_COUNT
+#define ENUMERATED_RESIZE .sequence = sequence_with_resize, \
+	.sequences = SEQUENCE_RESIZE_COUNT
 
 static const struct workload workloads[] = {
 	/* Allocation, and flushes of others. */
@@ -158,6 +167,59 @@ static const struct workload workloads[] = {
 		.places = 2, .place_bytes = 8192, .content = CREW_FILLED,
 		.operations = 4, .creates = 3, .deletes = 3, .applies = 2,
 	}},
+	/* The disk becomes longer and shorter. */
+	{.name = "resize", .options = {
+		.loops = 2, .clients = 3, .requests = 6,
+		.writes = 6, .zeros = 1, .trims = 2, .flushes = 3,
+		.fua_one_in = 6, .length_max = 4096,
+		.places = 3, .place_bytes = 8192,
+		.resizes = 4, .growth = 3,
+	}},
+	{.name = "resize-full", .options = {
+		.loops = 2, .clients = 3, .requests = 6,
+		.writes = 6, .zeros = 1, .trims = 2, .flushes = 3,
+		.fua_one_in = 6, .length_max = 4096,
+		.places = 3, .place_bytes = 8192, .content = CREW_FILLED,
+		.resizes = 4, .growth = 3,
+	}},
+	/* While snapshots of it come and go. */
+	{.name = "resize-snapshots", .options = {
+		.loops = 2, .clients = 2, .requests = 6,
+		.writes = 6, .zeros = 1, .trims = 2, .flushes = 3,
+		.fua_one_in = 6, .length_max = 4096,
+		.places = 2, .place_bytes = 8192,
+		.operations = 3, .creates = 3, .deletes = 2, .applies = 2,
+		.resizes = 3, .growth = 3,
+	}},
+	/* Closed as soon as all that has returned. */
+	{.name = "resize-close", .options = {
+		.loops = 2, .clients = 2, .requests = 4, .closes = true,
+		.writes = 5, .zeros = 2, .trims = 3, .flushes = 1,
+		.length_max = 8192, .places = 2, .place_bytes = 8192,
+		.resizes = 3, .growth = 3,
+	}},
+	/* Where it is full, and then has room again. */
+	{.name = "resize-tight", .options = {
+		.loops = 2, .clients = 2, .requests = 8,
+		.may_fill = true, .room_bytes = 49152,
+		.writes = 6, .zeros = 2, .trims = 2, .flushes = 2,
+		.fua_one_in = 8, .length_max = 8192,
+		.places = 3, .place_bytes = 16384,
+		.resizes = 6, .growth = 3,
+	}},
+	/* Opened anew again and again, in place. */
+	{.name = "reopen", .options = {
+		.loops = 2, .clients = 3, .requests = 10, .reopenings = 3,
+		.writes = 6, .zeros = 1, .trims = 2, .flushes = 1,
+		.fua_one_in = 8, .length_max = 8192,
+		.places = 2, .place_bytes = 8192,
+	}},
+	{.name = "reopen-full", .options = {
+		.loops = 2, .clients = 3, .requests = 10, .reopenings = 3,
+		.writes = 6, .zeros = 1, .trims = 2, .flushes = 1,
+		.fua_one_in = 8, .length_max = 8192,
+		.places = 2, .place_bytes = 8192, .content = CREW_FILLED,
+	}},
 	/* Through the server: what counts are its replies. */
 	{.name = "served", .options = {
 		.loops = 2, .clients = 3, .requests = 10,
@@ -172,19 +234,27 @@ static const struct workload workloads[] = {
 		.length_max = 8192,
 		.places = 2, .place_bytes = 8192, .served = true,
 	}},
-	{.name = "sequences", .play = PLAY_SEQUENCE, .options = {
+	{.name = "sequences", .play = PLAY_SEQUENCE, ENUMERATED, .options = {
 		.loops = 2, .content = CREW_PLACES,
 	}},
-	{.name = "bursts", .play = PLAY_BURST, .options = {
+	{.name = "bursts", .play = PLAY_BURST, ENUMERATED, .options = {
 		.loops = 2, .content = CREW_PLACES,
 	}},
 	{.name = "snapshot-sequences", .play = PLAY_SEQUENCE,
-	    .has_snapshot = true, .options = {
+	    ENUMERATED_SNAPSHOT, .options = {
 		.loops = 2, .content = CREW_PLACES,
 	}},
 	{.name = "snapshot-bursts", .play = PLAY_BURST,
-	    .has_snapshot = true, .options = {
+	    ENUMERATED_SNAPSHOT, .options = {
 		.loops = 2, .content = CREW_PLACES,
+	}},
+	{.name = "resize-sequences", .play = PLAY_SEQUENCE,
+	    ENUMERATED_RESIZE, .options = {
+		.loops = 2, .content = CREW_PLACES, .growth = 3,
+	}},
+	{.name = "resize-bursts", .play = PLAY_BURST,
+	    ENUMERATED_RESIZE, .options = {
+		.loops = 2, .content = CREW_PLACES, .growth = 3,
 	}},
 };
 
@@ -205,8 +275,7 @@ play(const struct workload *workload, uint64_t number, struct crew *crew)
 
 	if (!crew->image)
 		return;
-	count = (workload->has_snapshot ? sequence_with_snapshot :
-	    sequence_requests)(number, image_cluster_bytes(crew->image),
+	count = workload->sequence(number, image_cluster_bytes(crew->image),
 	    image_size_bytes(crew->image), requests);
 	crew_play(crew, requests, count, workload->play == PLAY_BURST);
 }
@@ -218,8 +287,7 @@ workload_run(const struct workload *workload, uint64_t seed,
 {
 	struct crew_options options = workload->options;
 	bool is_random = workload->play == PLAY_RANDOM;
-	uint64_t sequences = workload->has_snapshot ?
-	    SEQUENCE_SNAPSHOT_COUNT : SEQUENCE_COUNT;
+	uint64_t sequences = is_random ? 1 : workload->sequences;
 	uint64_t round = seed / sequences;
 
 	options.seed = is_random ? seed : round;

@@ -16,7 +16,6 @@
  * as before: no program can tell.  These are the functions below TOLERATED.
  */
 #include <assert.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

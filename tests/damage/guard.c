@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include "qcow2/entry.h"
 #include "qcow2/internal.h"
+#include "qcow2/refcount_table.h"
 #include "tests/schedule/world.h"
 
 #define CLUSTER 4096u
@@ -464,7 +465,7 @@ ensure_block(struct world *world, uint64_t cluster)
 	int err;
 
 	monitor_enter(&image->monitor);
-	err = refcount_ensure_block(image, cluster);
+	err = refcount_table_ensure(image, cluster);
 	monitor_leave(&image->monitor);
 	return err;
 }

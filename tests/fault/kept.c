@@ -86,6 +86,7 @@ kept_end(struct kept *kept, struct model *model,
 co_fn static void
 judge_one(struct kept *kept, unsigned number, struct world *world)
 {
+	uint64_t end = world_snapshot_bytes(world, number);
 	size_t length = kept->sectors * SECTOR;
 	struct model model = {
 		.sectors = kept->sectors, .now = kept->values[number],
@@ -93,6 +94,9 @@ judge_one(struct kept *kept, unsigned number, struct world *world)
 	uint8_t *data = malloc(length);
 
 	ck_assert_ptr_nonnull(data);
+	/* It may be of another time than the disk's length. */
+	if (length > end)
+		length = end;
 	world_read_snapshot(world, number, 0, data, length);
 	model_judge(&model, 0, data, length);
 	free(data);

@@ -26,6 +26,20 @@ model_copy(struct model *model, const struct model *other)
 }
 
 void
+model_extend(struct model *model, uint64_t disk_bytes)
+{
+	struct model longer;
+
+	ck_assert_uint_ge(disk_bytes / SECTOR, model->sectors);
+	model_create(&longer, disk_bytes);
+	memcpy(longer.now, model->now, model->sectors * sizeof(*model->now));
+	memcpy(longer.kept, model->kept,
+	    model->sectors * sizeof(*model->kept));
+	model_free(model);
+	*model = longer;
+}
+
+void
 model_free(struct model *model)
 {
 	free(model->now);

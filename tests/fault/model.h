@@ -21,6 +21,9 @@ void model_create(struct model *model, uint64_t disk_bytes);
 void model_copy(struct model *model, const struct model *other);
 void model_free(struct model *model);
 
+/* The disk may get so many bytes: what is behind its end are zeros. */
+void model_extend(struct model *model, uint64_t disk_bytes);
+
 /* value may be there from now on, or certainly is. */
 void model_add(struct model *model, uint64_t guest, uint64_t length,
     uint8_t value, bool certain);

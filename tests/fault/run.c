@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include "qcow2/internal.h"
@@ -255,6 +254,10 @@ start_step(struct run *run, const struct step *step, unsigned loop,
 	play->step = *step;
 	play->request = request_of(step->action, step->guest, step->length,
 	    writes ? ++run->value : 0, step->flags & ~STEP_FLAGS);
+	if (step->action == ACTION_RESIZE) {
+		play->request.length = 0;
+		play->request.value = (uint8_t)step->length;
+	}
 	ck_assert_uint_lt(run->value, VALUES);
 	if (kept_is_about(step->action))
 		kept_begin(&run->kept, &run->model, &play->request);
@@ -286,6 +289,8 @@ account(struct run *run, const struct play *play)
 	case ACTION_FLUSH:
 		if (done)
 			model_keep(model, 0, model->sectors * SECTOR);
+		if (done)
+			length_keep(&run->length);
 		break;
 	case ACTION_READ:
 		if (done && request->data)
@@ -294,8 +299,15 @@ account(struct run *run, const struct play *play)
 		break;
 	case ACTION_STATUS:
 		break;
+	case ACTION_RESIZE:
+		length_end(&run->length, model, request,
+		    image_size_bytes(run->world.image));
+		break;
 	default:
 		kept_end(&run->kept, model, request, play->beside);
+		if (request->action == ACTION_SNAPSHOT_APPLY)
+			length_apply(&run->length,
+			    image_size_bytes(run->world.image), done);
 		break;
 	}
 }
@@ -327,6 +339,14 @@ misses_snapshot(const struct run *run, const struct play *play, int err)
 	    run->kept.states[play->step.guest] != KEPT_THERE;
 }
 
+/* Whether it lies where the disk has ended, or ends. */
+static bool
+misses_disk(const struct run *run, const struct step *step, int err)
+{
+	return err == -EINVAL && step->action < ACTION_FLUSH &&
+	    length_excuses(&run->length, step->guest, step->length);
+}
+
 co_fn static void
 take_steps(struct world *world)
 {
@@ -343,7 +363,8 @@ take_steps(struct world *world)
 		for (; ended <= i; ended++) {
 			int err = end_step(run, &plays[ended]);
 
-			if (!misses_snapshot(run, &plays[ended], err))
+			if (!misses_snapshot(run, &plays[ended], err) &&
+			    !misses_disk(run, &plays[ended].step, err))
 				judge_error(run, err,
 				    plays[ended].step.flags);
 		}
@@ -391,6 +412,15 @@ later_step(const struct run *run, unsigned i)
 }
 
 static bool
+uses_resizes(const struct scenario *scenario)
+{
+	for (unsigned i = 0; i < scenario->count; i++)
+		if (scenario->steps[i].action == ACTION_RESIZE)
+			return true;
+	return false;
+}
+
+static bool
 uses_snapshots(const struct scenario *scenario)
 {
 	for (unsigned i = 0; i < scenario->count; i++)
@@ -418,6 +448,19 @@ take_later_step(struct run *run, enum action action, unsigned number)
 	    "%d from operation %d after the trouble", err, (int)action);
 }
 
+/* As long as all that comes later needs it. */
+co_fn static void
+resize_on(struct run *run)
+{
+	struct step step = {ACTION_RESIZE, length_max(run->scenario), 0, 0};
+	int err;
+
+	if (!uses_resizes(run->scenario))
+		return;
+	err = take_step(run, &step);
+	ck_assert_msg(!err, "%d from the resize after the trouble", err);
+}
+
 /* Of some runs those that were there are used up before it is closed. */
 co_fn static void
 change_snapshots_on(struct run *run)
@@ -440,6 +483,7 @@ write_on(struct world *world)
 {
 	struct run *run = world->arg;
 
+	resize_on(run);
 	for (unsigned i = 0; i < LATER_STEPS; i++) {
 		struct step step = later_step(run, i);
 		int err = take_step(run, &step);
@@ -465,7 +509,8 @@ write_on_failed(struct world *world)
 		bool may_be_nothing = step.action == ACTION_ZERO ||
 		    step.action == ACTION_DISCARD;
 
-		ck_assert_msg(err == -EIO || (may_be_nothing && !err),
+		ck_assert_msg(err == -EIO || (may_be_nothing && !err) ||
+		    misses_disk(run, &step, err),
 		    "step %u is accepted after a failed sync", i);
 	}
 }
@@ -474,9 +519,10 @@ co_fn static void
 read_all(struct world *world)
 {
 	struct run *run = world->arg;
-	uint64_t length = run->model.sectors * SECTOR;
+	uint64_t length = image_size_bytes(world->image);
 	uint8_t *data = malloc(length);
 
+	ck_assert_uint_eq(length, run->length.bytes);
 	ck_assert_ptr_nonnull(data);
 	ck_assert_int_eq(image_read(world->image, 0, data, length, NULL), 0);
 	model_judge(&run->model, 0, data, length);
@@ -507,8 +553,10 @@ find_out_if_failed(struct run *run)
 	ck_assert_msg(run->failed || !must_fail, "the failure is forgotten");
 	ck_assert_msg(!run->failed || must_fail || may_fail,
 	    "flush: %d after the trouble", run->world.result);
-	if (!run->failed)
-		model_keep(&run->model, 0, run->model.sectors * SECTOR);
+	if (run->failed)
+		return;
+	model_keep(&run->model, 0, run->model.sectors * SECTOR);
+	length_keep(&run->length);
 }
 
 /* Whether what is wrong with the disk will be repaired by the opening. */
@@ -574,6 +622,7 @@ look_again(struct run *run)
 	world_run(&run->world, judge_snapshots);
 	ck_assert_int_eq(open_image(run), 0);
 	run->reopened = true;
+	length_open(&run->length, image_size_bytes(run->world.image));
 	if (run->failed)
 		model_lose(&run->model);
 	world_run(&run->world, read_all);
@@ -645,7 +694,9 @@ run_scenario(const struct scenario *scenario, const struct base *base,
 
 	note_case(scenario, trouble);
 	model_copy(&run.model, &base->model);
+	model_extend(&run.model, length_max(scenario));
 	kept_create(&run.kept, &run.model);
+	length_begin(&run.length, scenario->layout.disk_bytes);
 	world_clone(&run.world, &options, base->disks[0]);
 	for (unsigned i = 1; i < base->layers; i++)
 		ck_assert_int_eq(file_sim_clone(base->disks[i],

@@ -17,6 +17,7 @@
 
 #include "tests/fault/base.h"
 #include "tests/fault/kept.h"
+#include "tests/fault/length.h"
 
 struct trouble {
 	unsigned layer;		/* whose file, in a chain */
@@ -41,6 +42,7 @@ struct run {
 	const struct run_hooks *hooks;	/* or NULL */
 	struct model model;
 	struct kept kept;
+	struct length length;	/* of the disk */
 	struct world world;
 	struct file *lower[LAYERS_MAX];	/* the files below the world's disk */
 	uint8_t value;		/* written last */

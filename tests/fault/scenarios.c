@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/fault/scenario.h"
 
+#include "qcow2/create.h"
+
 #define KIB 1024u
 #define MIB (1024u * KIB)
 #define K(n) ((n) * KIB)
@@ -30,6 +32,7 @@
 #define CREATE(number) {ACTION_SNAPSHOT_CREATE, number, 0, 0}
 #define DELETE(number) {ACTION_SNAPSHOT_DELETE, number, 0, 0}
 #define APPLY(number) {ACTION_SNAPSHOT_APPLY, number, 0, 0}
+#define RESIZE(bytes, preallocation) {ACTION_RESIZE, bytes, preallocation, 0}
 #define NO_HOLE IMAGE_NO_HOLE
 #define FAST IMAGE_FAST
 #define FUA IMAGE_FUA
@@ -478,6 +481,103 @@ const struct scenario scenarios[] = {
 		{WRITE, K(2), K(2), 0},
 		APPLY(1),
 		{WRITE, K(5), K(1), 0},
+	}},
+	/* ---- resizing ---- */
+	{"a disk that becomes longer, with its L1 table", PLAIN, .count = 4,
+	    .steps = {
+		RESIZE(MIB + K(5), CREATE_OFF),
+		{WRITE, MIB, K(5), 0},
+		FLUSH,
+		{READ, K(500), K(100), 0},
+	}},
+	{"a disk that becomes shorter, and longer again",
+	    SMALL(.flags = LAYOUT_COMPRESSED), .count = 7, .steps = {
+		{WRITE, K(130), K(2), 0},
+		{WRITE, K(300), K(2), 0},
+		RESIZE(K(6) + 512, CREATE_OFF),
+		{WRITE, K(5), K(1), 0},
+		RESIZE(K(600), CREATE_OFF),
+		{READ, 0, K(400), 0},
+		FLUSH,
+	}},
+	{"a disk that is resized beside writes", PLAIN, .count = 7, .steps = {
+		{WRITE, K(300), K(2), STEP_TOGETHER},
+		{WRITE, K(2) + 512, 512, STEP_TOGETHER},
+		RESIZE(K(130) + 512, CREATE_OFF),
+		{WRITE, K(129), K(1), STEP_TOGETHER},
+		{DISCARD, K(1), K(2), STEP_TOGETHER},
+		RESIZE(K(700), CREATE_OFF),
+		FLUSH,
+	}},
+	{"a longer disk, set aside and filled", PLAIN, .count = 5, .steps = {
+		RESIZE(K(516), CREATE_METADATA),
+		RESIZE(K(520) + 512, CREATE_FALLOC),
+		RESIZE(K(523), CREATE_FULL),
+		{WRITE, K(514) + 512, K(7), 0},
+		FLUSH,
+	}},
+	{"a longer disk, filled, where tables are small",
+	    {.cluster_bytes = 512, .disk_bytes = K(256),
+	    .filled_bytes = K(8), .refcount_bits = 64}, .count = 3, .steps = {
+		RESIZE(K(300), CREATE_FULL),
+		{WRITE, K(290), K(4), 0},
+		FLUSH,
+	}},
+	{"a disk that is resized over a chain", CHAINED, .count = 5,
+	    .steps = {
+		RESIZE(K(100) + 512, CREATE_OFF),
+		{WRITE, K(99), K(1), 0},
+		RESIZE(K(400) + 512, CREATE_OFF),
+		{READ, K(90), K(310), 0},
+		FLUSH,
+	}},
+	{"a disk that is resized over a chain, version 2",
+	    CHAIN(.version = 2), .count = 3, .steps = {
+		RESIZE(K(200) + 512, CREATE_OFF),
+		RESIZE(K(260), CREATE_OFF),
+		FLUSH,
+	}},
+	{"a disk that is resized beside snapshots", PLAIN, .count = 8,
+	    .steps = {
+		CREATE(1),
+		RESIZE(K(5) + 512, CREATE_OFF),
+		{WRITE, K(4), K(1), 0},
+		CREATE(2),
+		RESIZE(K(600), CREATE_OFF),
+		APPLY(1),
+		{WRITE, K(300), K(1), 0},
+		DELETE(2),
+	}},
+	{"an encrypted disk that is resized", ENCRYPTED, .count = 5,
+	    .steps = {
+		RESIZE(K(5) + 512, CREATE_OFF),
+		RESIZE(K(515), CREATE_FULL),
+		{WRITE, K(5), K(1), 0},
+		RESIZE(K(4), CREATE_OFF),
+		FLUSH,
+	}},
+	{"a disk that is resized, on a block device, with a cache of one",
+	    SMALL(.device_bytes = MIB, .cache_bytes = 1), .count = 5,
+	    .steps = {
+		{WRITE, K(300), K(2), 0},
+		RESIZE(K(6) + 512, CREATE_OFF),
+		RESIZE(MIB, CREATE_OFF),
+		{WRITE, K(900), K(2), 0},
+		FLUSH,
+	}},
+	{"a raw file that is resized", {.disk_bytes = K(512),
+	    .filled_bytes = K(64), .flags = LAYOUT_RAW}, .count = 5,
+	    .steps = {
+		RESIZE(K(20), CREATE_OFF),
+		{WRITE, K(8), K(2), 0},
+		RESIZE(K(530), CREATE_FALLOC),
+		RESIZE(K(540), CREATE_FULL),
+		FLUSH,
+	}},
+	{"closing after the disk became shorter", PLAIN, .moment = CLOSING,
+	    .count = 2, .steps = {
+		RESIZE(K(3) + 512, CREATE_OFF),
+		{WRITE, K(2), K(1), 0},
 	}},
 	/* ---- other kinds of files ---- */
 	{"a block device", SMALL(.device_bytes = MIB), .count = 6, .steps = {

@@ -11,7 +11,6 @@
  * parser accepts, the builders turn into the same bytes again.
  */
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -3,8 +3,9 @@
  * Flattening beside requests, and emptying an image that has snapshots.
  *
  * Clients write, zero, trim and read their own clusters on two loops while the
- * image is flattened, under many seeds.  Each reads what it left there, all the
- * time, and so does whoever opens the image after that, alone.
+ * image is flattened, and made longer, under many seeds.  Each reads what it
+ * left there, all the time, and so does whoever opens the image after that,
+ * alone.
  *
  * Guards against: a copy that covers what a client has written meanwhile, a
  * trim that brings the backing file's data back, a header written while others
@@ -22,6 +23,7 @@
 #define SECTOR 512u
 #define CLUSTER 1024u
 #define SECTORS 600u
+#define LONGER_SECTORS 1601u
 #define CLIENTS 3
 #define REQUESTS 60
 #define SEEDS 60
@@ -148,9 +150,14 @@ rest_on_below(struct world *world)
 co_fn static void
 flatten_beside_clients(struct world *world)
 {
+	struct request grow = request_of(ACTION_RESIZE, LONGER_SECTORS *
+	    SECTOR, 0, 0, 0);
 	struct error error;
 
 	rest_on_below(world);
+	/* One of the two operations waits for the other. */
+	if (world->options.seed % 2)
+		request_start(world, 1, &grow);
 	for (unsigned i = 0; i < CLIENTS; i++) {
 		clients[i] = (struct client){.world = world, .number = i};
 		sim_start(world->sim, i % 2, &clients[i].start, client_main,
@@ -161,6 +168,9 @@ flatten_beside_clients(struct world *world)
 	for (unsigned i = 0; i < CLIENTS; i++)
 		while (!clients[i].done)
 			loop_sleep(1000000);
+	if (!(world->options.seed % 2))
+		request_start(world, 1, &grow);
+	request_finish(&grow);
 }
 
 /* A byte is enough to tell them apart. */
@@ -171,6 +181,8 @@ expect_values(struct world *world)
 	ck_assert(!world->image->header.backing);
 	for (unsigned i = 0; i < SECTORS; i++)
 		world_expect(world, (uint64_t)i * SECTOR, SECTOR, values[i]);
+	world_expect(world, SECTORS * SECTOR, (LONGER_SECTORS - SECTORS) *
+	    SECTOR, 0);
 }
 
 START_TEST(flattening_beside_requests)
@@ -211,9 +223,9 @@ empty(struct world *world)
 
 	world_write(world, 0, FILLED, OLD_VALUE);
 	ck_assert_int_eq(image_snapshot_create(world->image, "kept", &date,
-	    &error), 0);
+	    NULL, &error), 0);
 	world_write(world, 1000, FILLED / 2, NEW_VALUE);
-	ck_assert_msg(!image_empty(world->image, &error), "%s",
+	ck_assert_msg(!image_empty(world->image, NULL, &error), "%s",
 	    error.message);
 	world_expect(world, 0, FILLED, 0);
 	world_write(world, 5000, 512, NEW_VALUE);
@@ -227,7 +239,8 @@ bring_back(struct world *world)
 
 	world_expect(world, 5000, 512, NEW_VALUE);
 	world_expect(world, 5512, FILLED - 5512, 0);
-	ck_assert_msg(!image_snapshot_apply(world->image, "kept", &error),
+	ck_assert_msg(!image_snapshot_apply(world->image, "kept", NULL,
+	    &error),
 	    "%s", error.message);
 	world_expect(world, 0, FILLED, OLD_VALUE);
 }
@@ -253,7 +266,7 @@ fill_and_empty(struct world *world)
 	struct error error;
 
 	world_write(world, 0, FILLED, OLD_VALUE);
-	ck_assert_int_eq(image_empty(world->image, &error), 0);
+	ck_assert_int_eq(image_empty(world->image, NULL, &error), 0);
 }
 
 co_fn static void

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/schedule/pause.h"
 
-#include <endian.h>
-#include <string.h>
 #include "qcow2/entry.h"
 
 /* Header fields that tell where tables are. */

@@ -7,9 +7,7 @@
  * wrong otherwise.
  */
 #include <check.h>
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include "runtime/log.h"
 #include "server/connection.h"
 #include "tests/schedule/server_play.h"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/schedule/server_site.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random schedules of snapshots: a keeper makes, deletes and applies snapshots
- * beside a crew of clients, on two simulated loops.
+ * Random schedules of snapshots and lengths: a keeper makes, deletes and
+ * applies snapshots, and a resizer makes the disk longer and shorter, beside a
+ * crew of clients, on two simulated loops.
  *
  *	snapshot_schedules [OPTIONS] IMAGE FIRST-SEED COUNT
  *
@@ -9,18 +10,23 @@
  *	-c		half of the writes are of compressed clusters
  *	-f		IMAGE is full in its first three quarters, and so are
  *			the snapshots that it has
+ *	-n		no snapshots are made
+ *	-r		the disk is resized, up to thrice its length
  *	-s		clusters keep their place: discard=no-unref
  *	-o FILE		keep the disk of the last seed there
  *
  * After each: no read saw a byte that its sector must not have, of the disk or
  * of any snapshot; those that were made and not deleted are there, and no
- * others; the disk is what was applied last, and what was written since;
- * nothing waits for ever; the file is clean.  A failure prints its seed; run it
- * alone with COUNT 1.
+ * others; the disk is what was applied last, and what was written since, as
+ * long as it was made last, and what is behind that is refused; nothing waits
+ * for ever; the file is clean.  A failure prints its seed; run it alone with
+ * COUNT 1.
  *
  * Guards against: writes that a snapshot's moment meets half way (R14), tables
  * that are changed though they are shared, references that are counted twice
- * or not at all, tables that are freed while somebody is in them.
+ * or not at all, tables that are freed while somebody is in them; a disk that
+ * becomes longer and shows what had been cut off, or a backing file, or loses
+ * what is written meanwhile.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,11 +44,15 @@ static const struct crew_options narrow = {
 	.operations = 8, .creates = 5, .deletes = 3, .applies = 1,
 };
 
+/* Of each run, if it is resized; and how often its length the disk may get. */
+#define RESIZES 6
+#define GROWTH 3
+
 struct call {
 	struct file *base;
 	struct file *backing;
 	bool backing_is_raw;
-	bool is_full, is_packed, is_staying;
+	bool is_full, is_packed, is_staying, is_resized, has_no_snapshots;
 	const char *keep_path;
 	uint64_t first, count;
 };
@@ -94,7 +104,8 @@ play(struct crew *crew)
 	crew_open(crew);
 	crew_work(crew);
 	crew_read_all(crew);
-	if (crew->image && sim_below(crew->sim, 2))
+	if (crew->image && crew->options.operations > 0 &&
+	    sim_below(crew->sim, 2))
 		run(crew, apply_one, crew);
 	crew_read_all(crew);
 	crew_close(crew);
@@ -119,6 +130,12 @@ try_seed(const struct call *call, uint64_t seed, struct totals *totals)
 	options.leaves_room = call->is_staying;
 	if (call->is_staying)
 		options.discard = IMAGE_DISCARD_NO_UNREF;
+	if (call->is_resized) {
+		options.resizes = RESIZES;
+		options.growth = GROWTH;
+	}
+	if (call->has_no_snapshots)
+		options.operations = 0;
 	crew_create(&crew, &options, call->base);
 	play(&crew);
 	totals->refused += crew.keeper.refused;
@@ -140,7 +157,7 @@ try_seed(const struct call *call, uint64_t seed, struct totals *totals)
 static void
 usage(void)
 {
-	fprintf(stderr, "usage: snapshot_schedules [-cfs] [-b FILE] "
+	fprintf(stderr, "usage: snapshot_schedules [-cfnrs] [-b FILE] "
 	    "[-o FILE] IMAGE FIRST-SEED COUNT\n");
 	exit(64);
 }
@@ -163,7 +180,7 @@ read_options(int argc, char **argv, struct call *call)
 	const char *dot;
 	int letter;
 
-	while ((letter = getopt(argc, argv, "b:cfo:s")) != -1) {
+	while ((letter = getopt(argc, argv, "b:cfno:rs")) != -1) {
 		if (letter == 'b') {
 			call->backing = load(optarg);
 			dot = strrchr(optarg, '.');
@@ -174,6 +191,10 @@ read_options(int argc, char **argv, struct call *call)
 			call->is_full = true;
 		} else if (letter == 's') {
 			call->is_staying = true;
+		} else if (letter == 'n') {
+			call->has_no_snapshots = true;
+		} else if (letter == 'r') {
+			call->is_resized = true;
 		} else if (letter == 'o') {
 			call->keep_path = optarg;
 		} else {

@@ -6,16 +6,19 @@
  * that requests pass by while its moment comes; a copy that a write in place
  * overtakes, as the snapshot that had the cluster goes; a snapshot that waits
  * for ever for a request that waits for it; tables that are forgotten, or
- * remembered, at the wrong time when an operation fails.
+ * remembered, at the wrong time when an operation fails; bits of the header
+ * that two set at once.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/entry.h"
+#include "qcow2/header.h"
 #include "runtime/loop.h"
 #include "tests/schedule/pause.h"
 #include "tests/schedule/races.h"
 
 #define DISK_BYTES (8u << 20)
+#define SECTOR_BYTES 512u
 
 /* In the second L2 table. */
 #define FAR (2u << 20)
@@ -158,16 +161,23 @@ END_TEST
 
 /* ---- operations that fail ---- */
 
-/* Where a snapshot's first L2 table stands; snapshots have places from 0. */
+/* Where a snapshot's L1 table stands; snapshots have places from 0. */
 static uint64_t
-table_of_snapshot(struct world *world, unsigned place)
+l1_of_snapshot(struct world *world, unsigned place)
 {
 	uint64_t entry = world_peek64(world, 64);
 
 	/* All have names of one length. */
 	while (place-- > 0)
 		entry += 40 + 24 + 8;
-	return entry_host(world_peek64(world, world_peek64(world, entry)));
+	return world_peek64(world, entry);
+}
+
+/* And its first L2 table. */
+static uint64_t
+table_of_snapshot(struct world *world, unsigned place)
+{
+	return entry_host(world_peek64(world, l1_of_snapshot(world, place)));
 }
 
 /*
@@ -218,34 +228,46 @@ START_TEST(a_table_copied_while_applying_fails)
 END_TEST
 
 /*
- * The disk copies a table that it is about to get back: it has to stay in the
- * index of metadata, or changing its flags later would look like corruption.
+ * Applies the first snapshot.  While its L1 table is read, the disk writes
+ * to guest; while its L2 table at second is, a barrier comes.
  */
-co_fn static void
-copy_what_comes_back(struct world *world)
+co_fn static int
+apply_beside_copy(struct world *world, uint64_t second, uint64_t guest)
 {
 	struct request apply = snapshot_of(ACTION_SNAPSHOT_APPLY, 1);
-	uint64_t l1 = world_peek64(world, world_peek64(world, 64));
 	struct file_sim_hold hold = {
 		.kinds = FILE_SIM_READ, .limit = 1,
-		.offset = l1, .length = CLUSTER,
+		.offset = l1_of_snapshot(world, 0), .length = CLUSTER,
 	};
 	struct file_sim_hold again = {
-		.kinds = FILE_SIM_READ, .limit = 1, .length = CLUSTER,
-		.offset = entry_host(world_peek64(world, l1 + ENTRY_BYTES)),
+		.kinds = FILE_SIM_READ, .limit = 1,
+		.offset = second, .length = CLUSTER,
 	};
 
 	file_sim_hold(world->disk, &hold);
 	file_sim_hold(world->disk, &again);
 	request_start(world, 0, &apply);
 	file_sim_await(&hold, 1);
-	world_write(world, B, CLUSTER, 0x33);
+	world_write(world, guest, CLUSTER, 0x33);
 	file_sim_release(world->disk, &hold);
-	/* The first table is shared; a barrier comes before the second. */
 	file_sim_await(&again, 1);
 	world_flush(world);
 	file_sim_release(world->disk, &again);
-	request_finish(&apply);
+	return request_wait(&apply);
+}
+
+/*
+ * The disk copies a table that it is about to get back: it has to stay in the
+ * index of metadata, or changing its flags later would look like corruption.
+ */
+co_fn static void
+copy_what_comes_back(struct world *world)
+{
+	uint64_t l1 = l1_of_snapshot(world, 0);
+	/* The first table is shared; a barrier comes before the second. */
+	uint64_t second = entry_host(world_peek64(world, l1 + ENTRY_BYTES));
+
+	ck_assert_int_eq(apply_beside_copy(world, second, B), 0);
 	world_snapshot(world, DELETE, 1);
 	world_write(world, A, CLUSTER, 0x44);
 	world_flush(world);
@@ -275,27 +297,8 @@ END_TEST
 co_fn static void
 copy_what_does_not_come(struct world *world)
 {
-	struct request apply = snapshot_of(ACTION_SNAPSHOT_APPLY, 1);
-	uint64_t l1 = world_peek64(world, world_peek64(world, 64));
-	struct file_sim_hold hold = {
-		.kinds = FILE_SIM_READ, .limit = 1,
-		.offset = l1, .length = CLUSTER,
-	};
-	struct file_sim_hold again = {
-		.kinds = FILE_SIM_READ, .limit = 1, .length = CLUSTER,
-		.offset = table_of_snapshot(world, 0),
-	};
-
-	file_sim_hold(world->disk, &hold);
-	file_sim_hold(world->disk, &again);
-	request_start(world, 0, &apply);
-	file_sim_await(&hold, 1);
-	world_write(world, FARTHER, CLUSTER, 0x33);
-	file_sim_release(world->disk, &hold);
-	file_sim_await(&again, 1);
-	world_flush(world);
-	file_sim_release(world->disk, &again);
-	ck_assert_int_eq(request_wait(&apply), -ERANGE);
+	ck_assert_int_eq(apply_beside_copy(world, table_of_snapshot(world, 0),
+	    FARTHER), -ERANGE);
 	world_snapshot(world, DELETE, 2);
 	world_snapshot(world, DELETE, 1);
 	world_expect(world, FARTHER, CLUSTER, 0x33);
@@ -314,6 +317,58 @@ START_TEST(a_table_copied_before_applying_fails)
 	play(&(struct world_options){
 		.seed = _i, .disk_bytes = DISK_BYTES, .refcount_bits = 2,
 	}, prepare_three_tables, copy_what_does_not_come);
+}
+END_TEST
+
+/* ---- two who write the features in the header ---- */
+
+/* Where the header has them. */
+#define INCOMPATIBLE 72u
+
+/*
+ * The dirty bit is on its way to the disk when a read finds the image corrupt:
+ * the one must not put the bits back to what they were before the other.
+ */
+co_fn static void
+find_corruption_beside(struct world *world)
+{
+	struct request create = snapshot_of(ACTION_SNAPSHOT_CREATE, 1);
+	struct request read = request_of(ACTION_READ, FAR, CLUSTER, 0, 0);
+	struct file_sim_hold hold = {
+		.kinds = FILE_SIM_WRITE, .limit = 1,
+		.offset = INCOMPATIBLE, .length = 8,
+		.after_effect = *(bool *)world->arg,
+	};
+
+	file_sim_hold(world->disk, &hold);
+	request_start(world, 0, &create);
+	file_sim_await(&hold, 1);
+	request_start(world, 1, &read);
+	pause_world();
+	file_sim_release(world->disk, &hold);
+	ck_assert_int_eq(request_wait(&read), -EIO);
+	free(read.data);
+	ck_assert_int_eq(request_wait(&create), -EIO);
+}
+
+START_TEST(the_dirty_bit_beside_the_corrupt_bit)
+{
+	bool after_effect = _i % 2;
+	struct world world;
+	uint64_t at;
+
+	world_prepare(&world, &(struct world_options){
+		.seed = _i, .disk_bytes = DISK_BYTES,
+	}, prepare);
+	world.arg = &after_effect;
+	at = world_l2_entry(&world, FAR);
+	world_poke64(&world, at, world_peek64(&world, at) + SECTOR_BYTES);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, find_corruption_beside);
+	ck_assert_int_eq(world_close(&world), -EIO);
+	ck_assert_uint_eq(world_peek64(&world, INCOMPATIBLE),
+	    HEADER_DIRTY | HEADER_CORRUPT);
+	world_free(&world);
 }
 END_TEST
 
@@ -336,6 +391,8 @@ main(void)
 	    RACE_SEEDS);
 	tcase_add_loop_test(tests, a_table_copied_before_applying_fails, 0,
 	    RACE_SEEDS);
+	tcase_add_loop_test(tests, the_dirty_bit_beside_the_corrupt_bit, 0,
+	    2 * RACE_SEEDS);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);
 }

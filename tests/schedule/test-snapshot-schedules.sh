@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# Guards snapshots against requests and requests against snapshots: 4,000
-# random schedules in which snapshots are made, deleted and applied beside
-# clients, on images of several kinds; of each kind the last one is shown to
-# qemu-img.  snapshot_schedules.c says which races that is about.
+# Guards snapshots and lengths against requests and requests against those:
+# 7,000 random schedules in which snapshots are made, deleted and applied, and
+# the disk becomes longer and shorter, beside clients, on images of several
+# kinds; of each kind the last one is shown to qemu-img.  snapshot_schedules.c
+# says which races that is about.
 #
 # QNBD_SEED is the first seed, TEST_ROUNDS multiplies the number of schedules.
 # A failure prints its seed; then the command that it is printed with, with that
@@ -104,6 +105,32 @@ try compressed-full-4k 200 -f
 try over-4k 200 -b base.raw
 try over-512 200 -b base.qcow2
 try over-old-4k 200 -b base.raw
+
+# The disk gets other lengths; with snapshots, and without.
+make short-over-4k 512k cluster_size=4k -b base.raw -F raw
+make short-over-old-512 300k cluster_size=512,compat=0.10 -b base.raw -F raw
+cp full-4k.qcow2 alone-full-4k.qcow2
+qemu-img snapshot -d one alone-full-4k.qcow2
+for kind in -nr -r; do
+	for image in 512 4k lazy wide; do
+		try $image 150 $kind
+	done
+	try 64k 50 $kind
+	try 4k 100 $kind -c
+	try 512 100 $kind -s
+	try short-over-4k 150 $kind -b base.raw
+	try over-512 100 $kind -b base.qcow2
+	try full-4k 100 $kind -f
+	try compressed-full-512 100 $kind -f
+done
+encryption=,encrypt.key-secret=key
+try encrypted 100 -nr
+try encrypted 100 -r
+encryption=
+try alone-full-4k 150 -nr -f
+try old-512 150 -nr
+try short-over-old-512 150 -nr -b base.raw
+
 try 4k 200 -c
 try two 100 -c
 try 512 200 -s

@@ -9,6 +9,7 @@
 #include <zlib.h>
 #include "qcow2/create.h"
 #include "qcow2/entry.h"
+#include "qcow2/image_resize.h"
 #include "qcow2/image_snapshot.h"
 #include "runtime/file_record.h"
 #include "runtime/log.h"
@@ -355,6 +356,18 @@ ask_status(struct request *request)
 	    request->length, extents, 16, &count);
 }
 
+co_fn static int
+resize(struct request *request)
+{
+	struct image_resize how = {
+		.size_bytes = request->guest, .shrink = true,
+		.preallocation = (enum create_preallocation)request->value,
+	};
+	struct error error;
+
+	return image_resize(request->world->image, &how, &error);
+}
+
 #define SNAPSHOT_NAME_BYTES 24
 
 static void
@@ -375,11 +388,11 @@ change_snapshots(struct request *request)
 	name_snapshot(request->guest, name);
 	switch (request->action) {
 	case ACTION_SNAPSHOT_CREATE:
-		return image_snapshot_create(image, name, &date, &error);
+		return image_snapshot_create(image, name, &date, NULL, &error);
 	case ACTION_SNAPSHOT_DELETE:
-		return image_snapshot_delete(image, name, &error);
+		return image_snapshot_delete(image, name, NULL, &error);
 	default:
-		return image_snapshot_apply(image, name, &error);
+		return image_snapshot_apply(image, name, NULL, &error);
 	}
 }
 
@@ -422,6 +435,9 @@ carry_out(struct request *request)
 		break;
 	case ACTION_STATUS:
 		request->err = ask_status(request);
+		break;
+	case ACTION_RESIZE:
+		request->err = resize(request);
 		break;
 	default:
 		request->err = change_snapshots(request);
@@ -532,6 +548,18 @@ world_has_snapshot(struct world *world, unsigned number)
 	if (!err)
 		image_close(image);
 	return !err;
+}
+
+uint64_t
+world_snapshot_bytes(struct world *world, unsigned number)
+{
+	struct image *image;
+	uint64_t bytes;
+
+	ck_assert_int_eq(open_snapshot(world, number, &image), 0);
+	bytes = image_size_bytes(image);
+	image_close(image);
+	return bytes;
 }
 
 void

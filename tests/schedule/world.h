@@ -118,6 +118,8 @@ enum action {
 	ACTION_DISCARD,
 	ACTION_FLUSH,
 	ACTION_STATUS,
+	/* To guest bytes, longer or shorter; value: preallocation. */
+	ACTION_RESIZE,
 	/* Of the snapshot with the number guest. */
 	ACTION_SNAPSHOT_CREATE,
 	ACTION_SNAPSHOT_DELETE,
@@ -180,11 +182,16 @@ co_fn void world_do(struct world *world, enum action action, uint64_t guest,
 #define world_expect(world, guest, length, value) \
 	world_do(world, ACTION_READ, guest, length, value, 0)
 
+#define world_resize(world, bytes, preallocation) \
+	world_do(world, ACTION_RESIZE, bytes, 0, preallocation, 0)
 #define world_snapshot(world, action, number) \
 	world_do(world, ACTION_SNAPSHOT_ ## action, number, 0, 0, 0)
 
 /* Whether the disk, as it is in the file, has the snapshot. */
 co_fn bool world_has_snapshot(struct world *world, unsigned number);
+
+/* How long its disk is. */
+co_fn uint64_t world_snapshot_bytes(struct world *world, unsigned number);
 
 /* Reads of it, as it is in the file; and the same as world_expect(). */
 co_fn void world_read_snapshot(struct world *world, unsigned number,

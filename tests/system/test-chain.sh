@@ -205,6 +205,73 @@ expect_status 1 "$QNBD" rebase --unsafe -b "$(printf '%.0s./' {1..250})b.img" \
 expect_text err 'of 512 bytes, has no room for a header'
 cmp top.qcow2 before.qcow2 || fail "what failed changed it"
 
+echo "a new image with the longest name:"
+name=$(printf '%.0s./' {1..509})b.raw
+rm -f b.raw named.qcow2
+qemu-img create -q -f raw b.raw 1M
+io b.raw raw 'write -q -P 7 0 1M'
+"$QNBD" create -b "$name" -F raw named.qcow2
+[ "$(backing_of named.qcow2)" = "$name raw" ] || fail "not this name"
+io named.qcow2 qcow2 'read -q -P 7 0 1M'
+clean named.qcow2
+cp named.qcow2 kept.qcow2
+expect_status 1 "$QNBD" rebase --unsafe -b "./$name" -F raw named.qcow2
+expect_text err 'name is 1025 bytes long, not 1 to 1023'
+cmp kept.qcow2 named.qcow2 || fail "it was changed by what was refused"
+expect_status 1 "$QNBD" create -b "./$name" -F raw new.qcow2
+expect_text err 'name is 1025 bytes long, not 1 to 1023'
+
+echo "extensions that nobody knows:"
+# extensions FILE [TYPE...]: adds such to a header that has room for them; or
+# prints the types of all there are, in their order.
+extensions()
+{
+	python3 - "$@" <<'END'
+import struct
+import sys
+
+with open(sys.argv[1], "r+b") as file:
+    file.seek(100)
+    at, = struct.unpack(">I", file.read(4))
+    types = []
+    while True:
+        file.seek(at)
+        kind, length = struct.unpack(">II", file.read(8))
+        if kind == 0:
+            break
+        data = file.read(length)
+        whole = kind > 0x33333333 or data == b"%x" % kind * 3
+        types.append(f"{kind:x}" if whole else "another")
+        at += 8 + (length + 7 & ~7)
+    file.seek(at)
+    for word in sys.argv[2:]:
+        data = word.encode() * 3
+        file.write(struct.pack(">II", int(word, 16), len(data)))
+        file.write(data.ljust(len(data) + 7 & ~7, b"\0"))
+    if len(sys.argv) > 2:
+        file.write(bytes(8))
+    else:
+        print(*types)
+END
+}
+rm -f unknown.qcow2
+qemu-img create -q -f qcow2 unknown.qcow2 1M
+extensions unknown.qcow2 11111111 33333333 22222222
+[[ $(extensions unknown.qcow2) == *"11111111 33333333 22222222" ]] ||
+    fail "they were not added"
+"$QNBD" rebase --unsafe -b b.raw -F raw unknown.qcow2
+"$QNBD" snapshot create unknown.qcow2 one
+"$QNBD" snapshot delete unknown.qcow2 one
+"$QNBD" resize unknown.qcow2 2M
+"$QNBD" rebase --unsafe -b "$name" -F raw unknown.qcow2
+[[ " $(extensions unknown.qcow2) " == \
+    *" 11111111 33333333 22222222 "* ]] || fail "another order"
+"$QNBD" flatten unknown.qcow2
+[[ " $(extensions unknown.qcow2) " == \
+    *" 11111111 33333333 22222222 "* ]] || fail "another order"
+io unknown.qcow2 qcow2 'read -q -P 7 0 1M' 'read -q -P 0 1M 1M'
+clean unknown.qcow2
+
 echo "a chain of four, committed into its middle:"
 for format in qcow2 raw; do
 	make_bases $format 700k 640k

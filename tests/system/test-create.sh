@@ -75,6 +75,7 @@ done
 same lazy_refcounts=on 1G
 same lazy_refcounts=off,compression_type=zlib 1G
 same compression_type=zstd,cluster_size=512 1G
+same extended_l2=off,data_file_raw=off 1M
 same compat=v2 1M
 same compat=v3 1M
 for mode in off metadata falloc full; do
@@ -133,6 +134,30 @@ done
 expect_status 0 qemu-img create -q -f qcow2 -b \
     "$(printf '%.0s./' {1..150})base.raw" -F raw long-name.qcow2 1M
 
+echo "preallocation past the end of a backing file:"
+for options in preallocation=full preallocation=metadata,cluster_size=512 \
+    preallocation=falloc,compat=0.10,cluster_size=4k; do
+	rm -f past.qcow2
+	"$QNBD" create -o $options -b base.qcow2 -F qcow2 past.qcow2 9M
+	qemu-img check -q -f qcow2 past.qcow2 || fail "$options: not clean"
+	qemu-img compare -q -f qcow2 -F qcow2 base.qcow2 past.qcow2 ||
+	    fail "$options: not what the backing file holds"
+	size=$(stat -c %s past.qcow2)
+	qemu-io -c 'write -q -P 9 8M 1M' -c 'read -q -P 9 8M 1M' \
+	    -c 'read -q -P 3 0 64k' past.qcow2 >out
+	! grep -q -i fail out || fail "$options: $(cat out)"
+	[ "$(stat -c %s past.qcow2)" -eq "$size" ] ||
+	    fail "$options: what is past the end had no place yet"
+	rm -f converted.qcow2
+	qemu-img convert -f qcow2 -O raw past.qcow2 past.raw
+	"$QNBD" convert -f raw -o $options -b base.qcow2 -F qcow2 past.raw \
+	    converted.qcow2
+	qemu-img compare -q -f raw -F qcow2 past.raw converted.qcow2 ||
+	    fail "$options: convert"
+	qemu-img check -q -f qcow2 converted.qcow2 ||
+	    fail "$options: convert: not clean"
+done
+
 echo "refused:"
 refused 'power of two from 512 to 2M' -o cluster_size=3000 new.qcow2 1M
 refused 'power of two' -o cluster_size=256 new.qcow2 1M
@@ -154,8 +179,11 @@ refused 'did you mean cluster_size\?' -o clustersize=64k new.qcow2 1M
 refused 'needs a value' -o cluster_size new.qcow2 1M
 refused 'too large for clusters of 512 bytes' -o cluster_size=512 \
     new.qcow2 1T
-refused 'does not go with a backing file' -b base.raw -F raw \
+refused 'would hide all that the backing file holds' -b base.raw -F raw \
     -o preallocation=metadata new.qcow2 1M
+refused 'encrypt.format=luks is not supported' -o encrypt.format=luks \
+    new.qcow2 1M
+refused 'external data files are not' -o data_file_raw=on new.qcow2 1M
 refused 'is no size' new.qcow2 many
 refused 'is no size' new.qcow2 1X
 refused 'is no size that a disk can have' new.qcow2 9000000T
@@ -167,6 +195,22 @@ refused 'does not fit' -b "$(printf '%.0s./' {1..200})base.raw" -F raw \
     -o cluster_size=512 new.qcow2 1M
 refused 'taken for a protocol' -b nbd:localhost:1 -F raw new.qcow2 1M
 refused 'cannot make a file in absent' absent/new.qcow2 1M
+# What qemu-img makes, and the reason why this does not.
+not_here()
+{
+	expect_status 64 "$QNBD" create -o "$1" new.qcow2 1M
+	expect_text err "^qnbd: -o ${1%%=*}.*$2"
+	[ ! -e new.qcow2 ] || fail "a file was left behind by: -o $1"
+}
+not_here extended_l2=on 'extended L2 entries are not supported'
+not_here data_file=data.raw 'external data files are not supported'
+not_here nocow=on 'chattr \+C'
+not_here extent_size_hint=1M 'extsize'
+not_here encrypt.cipher-alg=aes-256,encrypt.format=aes 'is for LUKS'
+not_here encrypt.key-secret=key 'takes no key'
+not_here size=1M 'stands behind FILE'
+not_here backing_file=base.raw 'say -b BASE -F FORMAT'
+not_here backing_fmt=raw 'say -b BASE -F FORMAT'
 expect_status 64 "$QNBD" create -F raw new.qcow2 1M
 expect_status 64 "$QNBD" create a b c
 

@@ -33,6 +33,13 @@ same_info()
 	same_json ours theirs
 	expect_status 0 "$QNBD" info "$1"
 	expect_text "$tmp/out" "^format +qcow2$"
+	offset=$({ qemu-io -r -U -f qcow2 -c info "$1" 2>/dev/null || :; } |
+	    sed -n 's/^vm state offset: //p')
+	# It does not open what is encrypted, nor all chains.
+	[ -z "$offset" ] || {
+		expect_text "$tmp/out" "^VM state at +$offset "
+		offsets=$((${offsets:-0} + 1))
+	}
 }
 
 same_map()
@@ -157,3 +164,5 @@ if [ "$(id -u)" -eq 0 ]; then
 else
 	echo "not root: a reader who is not the owner was not tried"
 fi
+
+[ "${offsets:-0}" -gt 2 ] || fail "qemu-io told of no VM state"

@@ -6,7 +6,6 @@
  */
 #include <check.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
 #include "qcow2/bytes.h"
 #include "qcow2/check.h"

@@ -2,7 +2,8 @@
 /*
  * Guards compressing: a cluster of any size comes back from its stream, to
  * readers with a window of 4 KiB, too, or is said not to shrink, on any thread
- * and whatever its compressor did before; and looking for zeros misses no byte.
+ * and whatever its compressor did before; looking for zeros misses no byte, and
+ * only noise is taken for noise.
  */
 #include <check.h>
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <zlib.h>
 #include "qcow2/compress.h"
+#include "qcow2/noise.h"
 #include "qcow2/zeros_only.h"
 #include "tests/unit/test_runtime.h"
 
@@ -92,6 +94,54 @@ START_TEST(noise_does_not_shrink)
 END_TEST
 
 /* A compressor is kept: one that ran out of room must not tell the next. */
+static void
+make_noise(size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		plain[i] = (uint8_t)(random() >> 8);
+}
+
+START_TEST(noise_is_known)
+{
+	for (unsigned seed = 0; seed < 200; seed++) {
+		srandom(seed);
+		make_noise(65536);
+		for (size_t bytes = 4096; bytes <= 65536; bytes *= 2)
+			ck_assert(noise_is_all(plain, bytes));
+	}
+}
+END_TEST
+
+/* All of these shrink by some percent. */
+START_TEST(what_shrinks_is_not_taken_for_noise)
+{
+	size_t bytes = 65536;
+
+	srandom(1);
+	/* Sequences of 64 bytes that come again, at an odd distance. */
+	make_noise(bytes);
+	for (size_t i = 4096; i + 64 < bytes; i += 1500)
+		memcpy(plain + i, plain + i - 1333, 64);
+	ck_assert(!noise_is_all(plain, bytes));
+	/* A part that is text. */
+	make_noise(bytes);
+	memset(plain + bytes - 3000, 'x', 3000);
+	ck_assert(!noise_is_all(plain, bytes));
+	/* Half of the values, two of them more often than others. */
+	make_noise(bytes);
+	for (size_t i = 0; i < bytes; i++)
+		plain[i] |= 128;
+	ck_assert(!noise_is_all(plain, bytes));
+	make_noise(bytes);
+	for (size_t i = 0; i < bytes; i += 16)
+		plain[i] = i % 32 ? 'e' : 0;
+	ck_assert(!noise_is_all(plain, bytes));
+	/* What is too short to tell. */
+	make_noise(2048);
+	ck_assert(!noise_is_all(plain, 2048));
+}
+END_TEST
+
 START_TEST(compressors_survive_what_does_not_shrink)
 {
 	size_t bytes = 65536, first = 0, again = 0;
@@ -172,6 +222,8 @@ main(void)
 	tcase_add_loop_test(tests, clusters_come_back, 0, 2);
 	tcase_add_test(tests, deflate_keeps_to_a_window_of_4_kib);
 	tcase_add_loop_test(tests, noise_does_not_shrink, 0, 2);
+	tcase_add_test(tests, noise_is_known);
+	tcase_add_test(tests, what_shrinks_is_not_taken_for_noise);
 	tcase_add_loop_test(tests, compressors_survive_what_does_not_shrink,
 	    0, 2);
 	tcase_add_test(tests, threads_have_compressors_of_their_own);

@@ -7,7 +7,6 @@
  * Each test has a log made by hand and the set of contents it may lead to.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tests/crash/state.h"

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 #include "qcow2/check.h"
 #include "qcow2/create.h"
@@ -106,6 +105,57 @@ START_TEST(images_of_every_geometry_are_sound)
 }
 END_TEST
 
+/* In the first L2 table, at its end, in the last one; and at the end. */
+co_fn static void
+try_backings(void *arg)
+{
+	struct create_options options = make_options(512, 16);
+	const uint64_t span = 512 * 512 / 8;
+	const uint64_t backings[] = {
+		0, 1, 512, 513, span - 512, span, span + 1, 3 * span,
+		5 * span - 512, 5 * span, 5 * span + 1,
+	};
+
+	options.size_bytes = 5 * span + 512;
+	options.preallocation = CREATE_METADATA;
+	options.backing_name = "below";
+	options.backing_format = "raw";
+	for (size_t i = 0; i < sizeof(backings) / sizeof(backings[0]); i++) {
+		uint64_t below = (backings[i] + 511) / 512;
+		struct check_result result;
+
+		options.backing_bytes = backings[i];
+		ck_assert_int_eq(file_truncate(arg, 0), 0);
+		if (below == 5 * span / 512 + 1) {
+			ck_assert_int_eq(create_image(arg, "x", &options,
+			    &error), -EINVAL);
+			continue;
+		}
+		ck_assert_int_eq(create_image(arg, "x", &options, &error), 0);
+		ck_assert_int_eq(check_file(arg, "x", &result, &error), 0);
+		ck_assert_uint_eq(result.corruptions, 0);
+		ck_assert_uint_eq(result.leaks, 0);
+		ck_assert_uint_eq(result.allocated_clusters,
+		    result.total_clusters - below);
+		ck_assert_int_eq(file_size(arg),
+		    (int64_t)result.image_end_offset);
+	}
+}
+
+START_TEST(clusters_below_stay_visible)
+{
+	struct file *file;
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/x.qcow2", test_directory());
+	ck_assert_int_eq(file_open(AT_FDCWD, path, FILE_WRITE | FILE_CREATE,
+	    0, &file), 0);
+	test_run(try_backings, file);
+	file_close(file);
+	unlink(path);
+}
+END_TEST
+
 START_TEST(disk_too_long_for_its_clusters_is_refused)
 {
 	static const struct {
@@ -147,6 +197,7 @@ main(void)
 	tcase_set_timeout(layout, 120);
 	tcase_add_loop_test(layout, images_of_every_geometry_are_sound, 9,
 	    22);
+	tcase_add_test(layout, clusters_below_stay_visible);
 	tcase_add_loop_test(layout, disk_too_long_for_its_clusters_is_refused,
 	    0, 11);
 	suite_add_tcase(suite, layout);

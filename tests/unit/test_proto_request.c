@@ -6,7 +6,6 @@
 #include "tests/unit/test_proto.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "proto/request.h"
 

@@ -2,10 +2,10 @@
 /*
  * The recorder.  Guards against: events numbered in another order than they
  * happened, operations that are passed on changed or recorded other than they
- * were done, a buffer that changes under I/O unnoticed, and an export that
- * other explorers of dm-log-writes logs would misread.
+ * were done, a buffer that changes under I/O unnoticed, an export that other
+ * explorers of dm-log-writes logs would misread, and a draft that waits for the
+ * disk.
  */
-#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,6 +86,24 @@ START_TEST(test_every_operation_is_recorded)
 	ck_assert_int_eq(file_size(f.file), 4096);
 	ck_assert_int_eq(file_seek_hole(f.file, 0), 4096);
 	ck_assert_uint_eq(file_record_changed(f.file), 0);
+	teardown(&f);
+}
+END_TEST
+
+/* Nor does it take room that it does not want. */
+START_TEST(test_draft_is_not_made_stable)
+{
+	struct fixture f;
+
+	file_sim_plain();
+	setup(&f, NULL);
+	file_make_draft(f.file);
+	ck_assert_int_eq(file_pwrite(f.file, "hello", 5, 0, FILE_DSYNC), 0);
+	ck_assert_int_eq(file_fdatasync(f.file), 0);
+	ck_assert_int_eq(file_make_room(f.file, 0, 4096), -EOPNOTSUPP);
+	ck_assert_uint_eq(record_log_count(f.log), 1);
+	check_entry(&f, 0, RECORD_WRITE, 0, 5, 5);
+	ck_assert_uint_eq(record_log_at(f.log, 0)->flags, 0);
 	teardown(&f);
 }
 END_TEST
@@ -372,6 +390,7 @@ main(void)
 
 	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, test_every_operation_is_recorded);
+	tcase_add_test(tcase, test_draft_is_not_made_stable);
 	tcase_add_test(tcase, test_short_and_failed_operations);
 	tcase_add_test(tcase, test_concurrent_events_are_numbered);
 	tcase_add_test(tcase, test_export);
