@@ -89,13 +89,15 @@ enum op_kind {
 	OP_ACCEPT,	/* fd -> the new fd, non-blocking, close-on-exec */
 	OP_RECV,	/* fd, iov (one), OP_WAIT_ALL -> bytes, 0 at end */
 	OP_RECV_POOLED,	/* fd -> bytes, and a buffer of the loop's own */
-	OP_SEND,	/* fd, iov, iov_count -> bytes (short only on error) */
+	OP_SEND,	/* fd, iov, iov_count, OP_BY_PIECES -> bytes (short
+			   only on error) */
 	OP_POLL_IN,	/* fd: readable */
 	OP_POLL_OUT,	/* fd: writable; not in sim */
 };
 
 #define OP_DSYNC	1u
 #define OP_WAIT_ALL	2u
+#define OP_BY_PIECES	4u	/* OP_SEND: the socket knows no MSG_WAITALL */
 
 /* What one OP_RECV_POOLED yields at most. */
 #define LOOP_RECV_BYTES (128 * 1024)

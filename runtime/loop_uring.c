@@ -265,7 +265,8 @@ prepare_read(struct io_uring_sqe *sqe, struct op *op)
 static void
 prepare_send(struct io_uring_sqe *sqe, struct op *op)
 {
-	int flags = MSG_NOSIGNAL | MSG_WAITALL;
+	int flags = MSG_NOSIGNAL |
+	    (op->flags & OP_BY_PIECES ? 0 : MSG_WAITALL);
 	size_t sent = (size_t)op->result;
 	struct iovec *iov = op->iov;
 	unsigned iov_count = op->iov_count;

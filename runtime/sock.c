@@ -77,6 +77,7 @@ sock_open(struct sock *sock, int fd)
 
 	sock->fd = fd;
 	sock->loop = loop_self();
+	sock->send_flags = 0;
 	deadline_init(&sock->recv_deadline, sock);
 	deadline_init(&sock->send_deadline, sock);
 	if (!(flags & O_NONBLOCK))
@@ -321,6 +322,7 @@ sock_send(struct sock *sock, struct iovec *iov, unsigned iov_count)
 		struct op op = {
 			.kind = OP_SEND, .fd = sock->fd,
 			.iov = iov, .iov_count = iov_count,
+			.flags = sock->send_flags,
 		};
 
 		count = run_op(&op, &sock->send_deadline);

@@ -37,6 +37,7 @@ struct sock_deadline {
 struct sock {
 	int fd;
 	struct loop *loop;
+	unsigned send_flags;	/* of its OP_SENDs; set by its owner */
 	struct sock_deadline recv_deadline;
 	struct sock_deadline send_deadline;
 };

@@ -19,10 +19,12 @@
 #include <stdlib.h>
 #include "runtime/log.h"
 #include "runtime/splice_pipe.h"
+#include "server/channel.h"
 #include "server/export.h"
 #include "server/request.h"
 #include "server/server.h"
 #include "server/splice.h"
+#include "server/tls_session.h"
 
 static void
 list_append(struct request_list *list, struct request *request)
@@ -256,9 +258,10 @@ end_run(void *arg)
 	if (connection->export)
 		export_leave(connection->export);
 	server_free_place(server_loop->server);
-	sock_close(&connection->sock);
+	channel_close(connection);
 	log_end(connection);
 	unlink_connection(connection);
+	tls_session_free(connection->tls);
 	free(connection);
 	server_loop_left(server_loop);
 }
@@ -267,7 +270,8 @@ void
 connection_settle(struct connection *connection)
 {
 	if (!connection->input_over || connection->requests_in_flight > 0 ||
-	    connection->flush_queued || connection->ending)
+	    connection->flush_queued || connection->ending ||
+	    channel_is_sending(connection))
 		return;
 	connection->ending = true;
 	co_start(&connection->start, end_run, connection);
@@ -319,9 +323,16 @@ queue_flush(struct connection *connection)
 	loop_at_turn_end(connection->server_loop->loop, &connection->flush);
 }
 
+void
+connection_flush_channel(struct connection *connection)
+{
+	if (channel_has_output(connection))
+		queue_flush(connection);
+}
+
 /*
- * Moves as many replies as one send may hold into it; at least one.  How many
- * iovecs there are; what of it is in the pipe (spliced_left) follows them.
+ * Moves as many replies as one send may hold into it, if there are any.  How
+ * many iovecs there are; what of it is in the pipe (spliced_left) follows them.
  */
 static unsigned
 gather(struct connection *connection)
@@ -343,7 +354,6 @@ gather(struct connection *connection)
 		list_append(&connection->sending,
 		    list_take(&connection->replies));
 	}
-	assert(connection->sending.first);
 	return count;
 }
 
@@ -352,7 +362,8 @@ connection_sent(struct connection *connection)
 {
 	finish_all(connection, &connection->sending);
 	splice_settle(connection);
-	if (connection->replies.first)
+	if (connection->replies.first || (!connection->broken &&
+	    channel_has_output(connection)))
 		queue_flush(connection);
 	connection_settle(connection);
 }
@@ -362,7 +373,7 @@ flush_now(struct connection *connection)
 {
 	unsigned iov_count;
 
-	if (connection->sending.first)
+	if (connection->sending.first || channel_is_sending(connection))
 		return;		/* its end comes back here */
 	if (connection->broken) {
 		finish_all(connection, &connection->replies);
@@ -372,6 +383,10 @@ flush_now(struct connection *connection)
 	}
 	iov_count = gather(connection);
 	connection->sends++;
+	if (channel_encrypts(connection)) {
+		channel_send_replies(connection, iov_count);
+		return;
+	}
 	if (iov_count == 0) {
 		splice_send(connection);
 		return;
@@ -382,6 +397,7 @@ flush_now(struct connection *connection)
 		.fd = connection->sock.fd,
 		.iov = connection->send_iov,
 		.iov_count = iov_count,
+		.flags = connection->sock.send_flags,
 	};
 	loop_submit(&connection->send);
 }
@@ -394,7 +410,7 @@ flush(struct task *task)
 
 	connection->flush_queued = false;
 	/* They may all have left early. */
-	if (connection->replies.first)
+	if (connection->replies.first || channel_has_output(connection))
 		flush_now(connection);
 	else
 		connection_settle(connection);
@@ -428,7 +444,7 @@ begin_run(void *arg)
 
 	if (!err) {
 		sock_set_deadline(&connection->sock, SOCK_RECV | SOCK_SEND, 0);
-		receive_arm(connection);
+		receive_start(connection);
 		return;
 	}
 	connection->input_over = true;

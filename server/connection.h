@@ -27,6 +27,7 @@ struct request;
 struct server_loop;
 struct pipe_waiter;
 struct splice_pipe;
+struct tls_session;
 
 /* Past these the receiver waits until a reply has left. */
 #define CONNECTION_REQUESTS_MAX 64
@@ -62,6 +63,7 @@ struct connection {
 	struct connection *previous;
 	struct server_loop *server_loop;
 	struct sock sock;
+	struct tls_session *tls;	/* since STARTTLS, or NULL */
 	struct export *export;		/* NULL during the handshake */
 	struct nbd_terms terms;		/* since the handshake */
 	struct co_start start;		/* of its own coroutine */
@@ -85,6 +87,9 @@ struct connection {
 	struct op send;
 	struct request_list replies;	/* ready to be sent */
 	struct request_list sending;	/* in the send under way */
+	struct iovec *unsent_iov;	/* TLS: of the send under way, in the */
+	unsigned unsent_iov_count;	/* clear, what is not encrypted yet */
+	struct iovec tls_iov;		/* and the piece that is */
 	struct splice_pipe *pipe;	/* while replies are in it */
 	uint64_t spliced_left;		/* bytes of the send in the pipe */
 	struct pipe_waiter *pipe_waiters;	/* see splice.c */
@@ -121,13 +126,17 @@ void connection_close_idle(struct server_loop *server_loop);	/* grace over */
 void connection_shutdown_all(struct server_loop *server_loop);	/* time over */
 void connection_watch_all(struct server_loop *server_loop);	/* every 5 s */
 
-/* ---- among connection.c, handshake.c, receive.c, request.c, splice.c ---- */
+/* ---- among channel.c, connection.c, handshake.c, receive.c, ---- */
+/* ---- request.c and splice.c ---- */
 
 /*
  * Settles everything until transmission: fills connection->export (entered),
  * ->terms.  -errno: the connection is to be closed, why_ended is set.
  */
 co_fn int handshake_run(struct connection *connection);
+
+/* Begins to take requests, after the handshake. */
+void receive_start(struct connection *connection);
 
 /* Waits for requests without a coroutine. */
 void receive_arm(struct connection *connection);
@@ -140,6 +149,9 @@ void connection_break(struct connection *connection, const char *why);
 
 /* Takes the finished request over and sends its reply at the turn's end. */
 void connection_reply(struct request *request);
+
+/* Sends what TLS has to say besides replies, if there is any. */
+void connection_flush_channel(struct connection *connection);
 
 /* The send under way has ended, well or (broken) not. */
 void connection_sent(struct connection *connection);

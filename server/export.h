@@ -31,6 +31,7 @@ struct export {
 	uint64_t size_bytes;
 	uint16_t flags;		/* NBD_FLAG_, all but SEND_DF */
 	struct nbd_block_size block_size;
+	bool needs_tls;		/* clients have to start it first */
 	atomic_uint connections;
 };
 

@@ -18,9 +18,12 @@
 #include "proto/option.h"
 #include "proto/option_reply.h"
 #include "runtime/log.h"
+#include "server/allow.h"
+#include "server/channel.h"
 #include "server/connection.h"
 #include "server/export.h"
 #include "server/server.h"
+#include "server/tls_session.h"
 
 #define HANDSHAKE_BYTES_MAX (64u << 10)
 #define HANDSHAKE_OPTIONS_MAX 32
@@ -56,15 +59,13 @@ struct handshake {
 static co_fn int
 send_out(struct handshake *handshake)
 {
-	struct iovec iov = {
-		.iov_base = handshake->out, .iov_len = handshake->out_bytes,
-	};
+	size_t bytes = handshake->out_bytes;
 	int err;
 
-	if (handshake->out_bytes == 0)
+	if (bytes == 0)
 		return 0;
 	handshake->out_bytes = 0;
-	err = sock_send(&handshake->connection->sock, &iov, 1);
+	err = channel_send(handshake->connection, handshake->out, bytes);
 	if (err)
 		connection_note(handshake->connection,
 		    err == -ETIMEDOUT ? "handshake took too long" :
@@ -100,11 +101,68 @@ put_error(struct handshake *handshake, uint32_t error, const char *message)
 	return GO_ON;
 }
 
-static int
-put_unknown(struct handshake *handshake)
+/* ---- who may use which export ---- */
+
+static bool
+is_plain_beside_tls(const struct handshake *handshake)
 {
-	return put_error(handshake, NBD_REP_ERR_UNKNOWN,
-	    "there is no export of that name");
+	const struct connection *connection = handshake->connection;
+
+	return connection->server_loop->server->tls && !connection->tls;
+}
+
+/* TLS has to be on before anything else. */
+static bool
+must_start_tls(const struct handshake *handshake)
+{
+	return is_plain_beside_tls(handshake) &&
+	    !handshake->connection->server_loop->server->tls_is_optional;
+}
+
+/*
+ * What stands against the client's use of export (NULL: one that is not
+ * there): an NBD_REP_ERR_, or 0.  Without TLS none can tell apart which exports
+ * are only for those with it, and which do not exist.
+ */
+static uint32_t
+objection(const struct handshake *handshake, const struct export *export)
+{
+	const struct connection *connection = handshake->connection;
+	const struct server *server = connection->server_loop->server;
+	uint32_t type = handshake->option.type;
+
+	if (is_plain_beside_tls(handshake) &&
+	    (!export || export->needs_tls))
+		return type == NBD_OPT_GO || type == NBD_OPT_INFO ?
+		    NBD_REP_ERR_TLS_REQD : NBD_REP_ERR_UNKNOWN;
+	if (!export)
+		return NBD_REP_ERR_UNKNOWN;
+	if (export->needs_tls &&
+	    !allow_permits(server->allow, export->name, connection->tls))
+		return NBD_REP_ERR_POLICY;
+	return 0;
+}
+
+static int
+put_objection(struct handshake *handshake, uint32_t error)
+{
+	char client[256];
+
+	switch (error) {
+	case NBD_REP_ERR_TLS_REQD:
+		return put_error(handshake, error,
+		    "this needs TLS: start it first");
+	case NBD_REP_ERR_POLICY:
+		log_info("client asked for an export that --allow keeps from "
+		    "it peer=\"%s\" tls=\"%s\"",
+		    handshake->connection->peer.name, tls_session_describe(
+		    handshake->connection->tls, client, sizeof(client)));
+		return put_error(handshake, error,
+		    "this client is not allowed to use the export");
+	default:
+		return put_error(handshake, error,
+		    "there is no export of that name");
+	}
 }
 
 /* ---- receiving ---- */
@@ -113,8 +171,10 @@ static co_fn int
 receive(struct handshake *handshake, void *data, size_t bytes)
 {
 	struct connection *connection = handshake->connection;
-	int err = sock_recv_exact(&connection->sock, data, bytes);
+	int err = channel_recv_exact(connection, data, bytes);
 
+	if (!err)
+		err = channel_detach(connection);
 	if (err == -ETIMEDOUT)
 		connection_note(connection, "handshake took too long");
 	else if (err == -ENODATA)
@@ -222,8 +282,10 @@ export_name(struct handshake *handshake)
 	    handshake->option.data_bytes, &name);
 	if (!err)
 		export = export_find(handshake->exports, name);
-	if (!export) {
-		connection_note(connection, "asked for an unknown export");
+	if (objection(handshake, export)) {
+		connection_note(connection, export ?
+		    "asked for an export it may not use (like this)" :
+		    "asked for an unknown export");
 		return -ENOENT;
 	}
 	if (!choose(handshake, export, name)) {
@@ -263,6 +325,7 @@ go(struct handshake *handshake)
 {
 	struct nbd_option_go wanted;
 	struct export *export;
+	uint32_t error;
 	int err;
 
 	err = nbd_option_parse_go(handshake->data,
@@ -271,8 +334,9 @@ go(struct handshake *handshake)
 		return put_error(handshake, NBD_REP_ERR_INVALID,
 		    "the option's lengths do not add up");
 	export = export_find(handshake->exports, wanted.name);
-	if (!export)
-		return put_unknown(handshake);
+	error = objection(handshake, export);
+	if (error)
+		return put_objection(handshake, error);
 	if (handshake->option.type == NBD_OPT_GO &&
 	    !choose(handshake, export, wanted.name))
 		return put_error(handshake, NBD_REP_ERR_POLICY,
@@ -290,6 +354,8 @@ list(struct handshake *handshake)
 	for (unsigned i = 0; i < handshake->exports->count; i++) {
 		const struct export *export = handshake->exports->list[i];
 
+		if (objection(handshake, export))
+			continue;
 		handshake->out_bytes += nbd_option_reply_put_server(
 		    out_end(handshake), nbd_text_of(export->name),
 		    export->description);
@@ -335,6 +401,7 @@ meta_context(struct handshake *handshake)
 {
 	bool listing = handshake->option.type == NBD_OPT_LIST_META_CONTEXT;
 	struct nbd_option_meta meta;
+	uint32_t error;
 	int err;
 
 	/* Setting replaces what was set before, even if it fails. */
@@ -350,8 +417,10 @@ meta_context(struct handshake *handshake)
 	if (err)
 		return put_error(handshake, NBD_REP_ERR_INVALID,
 		    "the option's lengths do not add up");
-	if (!export_find(handshake->exports, meta.name))
-		return put_unknown(handshake);
+	error = objection(handshake, export_find(handshake->exports,
+	    meta.name));
+	if (error)
+		return put_objection(handshake, error);
 	if (asks_for_allocation(&meta, listing)) {
 		handshake->out_bytes += nbd_option_reply_put_meta_context(
 		    out_end(handshake), handshake->option.type,
@@ -382,10 +451,41 @@ structured_reply(struct handshake *handshake)
 	return put_ack(handshake);
 }
 
+/* What was settled without TLS somebody else may have had a hand in. */
+static void
+forget(struct handshake *handshake)
+{
+	handshake->structured_replies = false;
+	free(handshake->context_name);
+	handshake->context_name = NULL;
+}
+
+/* There is no way back: a client for whom TLS fails is cut off. */
+static co_fn int
+start_tls(struct handshake *handshake)
+{
+	struct connection *connection = handshake->connection;
+	int err;
+
+	if (!connection->server_loop->server->tls)
+		return put_error(handshake, NBD_REP_ERR_UNSUP,
+		    "the server has no TLS");
+	if (connection->tls)
+		return put_error(handshake, NBD_REP_ERR_INVALID,
+		    "TLS is on already");
+	put_ack(handshake);
+	err = send_out(handshake);
+	if (err)
+		return err;
+	forget(handshake);
+	return channel_start_tls(connection);
+}
+
 static bool
 must_be_empty(uint32_t option)
 {
-	return option == NBD_OPT_LIST || option == NBD_OPT_STRUCTURED_REPLY;
+	return option == NBD_OPT_LIST || option == NBD_OPT_STARTTLS ||
+	    option == NBD_OPT_STRUCTURED_REPLY;
 }
 
 static co_fn int
@@ -403,6 +503,8 @@ answer_option(struct handshake *handshake)
 	}
 	if (type == NBD_OPT_ABORT)
 		return abort_handshake(handshake);
+	if (must_start_tls(handshake) && type != NBD_OPT_STARTTLS)
+		return put_objection(handshake, NBD_REP_ERR_TLS_REQD);
 	if (handshake->connection->server_loop->stopping)
 		return put_error(handshake, NBD_REP_ERR_SHUTDOWN,
 		    "the server is shutting down");
@@ -412,6 +514,8 @@ answer_option(struct handshake *handshake)
 	switch (type) {
 	case NBD_OPT_LIST:
 		return list(handshake);
+	case NBD_OPT_STARTTLS:
+		return start_tls(handshake);
 	case NBD_OPT_INFO:
 	case NBD_OPT_GO:
 		return go(handshake);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include "runtime/secret.h"
 #include "server/commands.h"
@@ -16,26 +15,6 @@
 #define BUFFER_BYTES (KEY_BYTES_MAX + 2)
 
 /* ---- one key ---- */
-
-/* As much as there is, up to BUFFER_BYTES; how much, or -errno. */
-static ssize_t
-read_all(int fd, char *buffer)
-{
-	size_t bytes = 0;
-
-	while (bytes < BUFFER_BYTES) {
-		ssize_t got = read(fd, buffer + bytes, BUFFER_BYTES - bytes);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		if (got == 0)
-			break;
-		bytes += (size_t)got;
-	}
-	return (ssize_t)bytes;
-}
 
 /* Whether what was read may be a passphrase; *bytesp is how long it is. */
 static int
@@ -70,7 +49,7 @@ add_key(struct key_ring *keys, int fd, const char *source, struct error *error)
 
 	if (!text)
 		return error_set(error, -ENOMEM, "out of memory");
-	got = read_all(fd, text);
+	got = secret_read(fd, text, BUFFER_BYTES);
 	bytes = got < 0 ? 0 : (size_t)got;
 	if (got < 0)
 		err = error_set(error, (int)got, "cannot read the key in %s: "
@@ -190,7 +169,6 @@ int
 key_ring_load(const struct command *command, const struct key_options *options,
     struct key_ring *keys)
 {
-	const struct rlimit no_core = {0};
 	struct error error = {0};
 	int code = check_options(command, options);
 	int err;
@@ -200,7 +178,7 @@ key_ring_load(const struct command *command, const struct key_options *options,
 	    options->credentials.count == 0)
 		return code;
 	/* What OpenSSL makes of a key is in its own memory. */
-	setrlimit(RLIMIT_CORE, &no_core);
+	secret_forbid_dumps();
 	keys->list = calloc(OPTION_TEXTS_MAX, sizeof(*keys->list));
 	err = keys->list ? 0 : error_set(&error, -ENOMEM, "out of memory");
 	if (!err)

@@ -11,66 +11,16 @@
  * to all connections of the loop.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include "runtime/buf.h"
 #include "runtime/log.h"
 #include "server/connection.h"
+#include "server/input.h"
 #include "server/request.h"
 #include "server/server.h"
 
 /* What a payload that nobody wants is read into, piece by piece. */
 #define DROP_BYTES (64u << 10)
-
-/* Bytes that arrived and are not parsed yet. */
-struct input {
-	struct connection *connection;
-	const uint8_t *next;
-	size_t left;
-	uint8_t *copy;		/* if they are not in the pooled buffer */
-};
-
-static size_t
-smaller(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
-
-/* Takes at most bytes of the input; how many. */
-static size_t
-input_take(struct input *input, void *target, size_t bytes)
-{
-	size_t taken = smaller(bytes, input->left);
-
-	memcpy(target, input->next, taken);
-	input->next += taken;
-	input->left -= taken;
-	return taken;
-}
-
-/* Before a suspension: gives the pooled buffer back, keeps what is left. */
-static int
-input_detach(struct input *input)
-{
-	if (!input->connection->receive.pooled)
-		return 0;
-	if (input->left > 0) {
-		input->copy = malloc(input->left);
-		if (!input->copy)
-			return -ENOMEM;
-		memcpy(input->copy, input->next, input->left);
-		input->next = input->copy;
-	}
-	loop_recv_put(&input->connection->receive);
-	return 0;
-}
-
-static void
-input_end(struct input *input)
-{
-	free(input->copy);
-	loop_recv_put(&input->connection->receive);
-}
 
 /*
  * The next header, or NULL if it is not complete; what there is of it is kept
@@ -84,8 +34,7 @@ next_header(struct input *input)
 
 	if (connection->partial_bytes == 0 &&
 	    input->left >= NBD_REQUEST_BYTES) {
-		input->next += NBD_REQUEST_BYTES;
-		input->left -= NBD_REQUEST_BYTES;
+		input_skip(input, NBD_REQUEST_BYTES);
 		return header;
 	}
 	connection->partial_bytes += (uint8_t)input_take(input,
@@ -102,7 +51,6 @@ receive_payload(struct input *input, struct request *request)
 {
 	size_t length = request->wire.length;
 	size_t taken;
-	int err;
 
 	request->data = buf_get(length);
 	request->data_bytes = length;
@@ -111,36 +59,27 @@ receive_payload(struct input *input, struct request *request)
 	taken = input_take(input, request->data, length);
 	if (taken == length)
 		return 0;
-	err = input_detach(input);
-	if (err)
-		return err;
-	return sock_recv_exact(&input->connection->sock,
-	    (char *)request->data + taken, length - taken);
+	return input_receive(input, (char *)request->data + taken,
+	    length - taken);
 }
 
 /* Of a write that is refused: its payload must not be taken for requests. */
 static co_fn int
 drop_payload(struct input *input, size_t length)
 {
-	size_t taken = smaller(length, input->left);
 	void *waste;
-	int err;
+	int err = 0;
 
-	input->next += taken;
-	input->left -= taken;
-	length -= taken;
+	length -= input_skip(input, length);
 	if (length == 0)
 		return 0;
-	err = input_detach(input);
-	if (err)
-		return err;
 	waste = buf_get(DROP_BYTES);
 	if (!waste)
 		return -ENOMEM;
 	while (!err && length > 0) {
-		size_t bytes = smaller(length, DROP_BYTES);
+		size_t bytes = length < DROP_BYTES ? length : DROP_BYTES;
 
-		err = sock_recv_exact(&input->connection->sock, waste, bytes);
+		err = input_receive(input, waste, bytes);
 		length -= bytes;
 	}
 	buf_put(waste, DROP_BYTES);
@@ -230,12 +169,9 @@ begin_request(struct input *input, const struct nbd_request *wire)
 	return 0;
 }
 
-/*
- * -ESHUTDOWN after DISC, or why the input cannot be followed any further;
- * 0 when all of it is parsed.
- */
+/* The same of the bytes at hand. */
 static co_fn int
-parse(struct input *input)
+parse_some(struct input *input)
 {
 	const uint8_t *header;
 
@@ -256,6 +192,25 @@ parse(struct input *input)
 	return 0;
 }
 
+/*
+ * -ESHUTDOWN after DISC, or why the input cannot be followed any further;
+ * 0 when all of it is parsed.
+ */
+static co_fn int
+parse(struct input *input)
+{
+	int result;
+
+	do {
+		int err = parse_some(input);
+
+		if (err)
+			return err;
+		result = input_more(input);
+	} while (result > 0);
+	return result;
+}
+
 static const char *
 explain(int err)
 {
@@ -270,6 +225,8 @@ explain(int err)
 		return "out of memory";
 	case ETIMEDOUT:
 		return "client fell silent";
+	case ENODATA:
+		return "client closed";
 	default:
 		return "client gone in the middle of a request";
 	}
@@ -279,14 +236,13 @@ static co_fn void
 receiver_run(void *arg)
 {
 	struct connection *connection = arg;
-	struct input input = {
-		.connection = connection,
-		.next = connection->receive.pooled,
-		.left = (size_t)connection->receive.result,
-	};
-	int err = parse(&input);
+	struct input input;
+	int err = input_begin(&input, connection);
 
+	if (!err)
+		err = parse(&input);
 	input_end(&input);
+	connection_flush_channel(connection);
 	if (!err) {
 		receive_arm(connection);
 		return;
@@ -309,7 +265,8 @@ received(struct task *task)
 	}
 	if (op->result == -ETIMEDOUT)
 		connection_note(connection, "client fell silent");
-	else if (op->result < 0 || connection->partial_bytes > 0)
+	else if (op->result < 0 || connection->partial_bytes > 0 ||
+	    connection->tls)
 		connection_note(connection, "client gone");
 	else
 		connection_note(connection, "client closed");
@@ -326,4 +283,15 @@ receive_arm(struct connection *connection)
 		.fd = connection->sock.fd,
 	};
 	loop_submit(&connection->receive);
+}
+
+/* TLS may have brought more than was asked for. */
+void
+receive_start(struct connection *connection)
+{
+	if (!connection->tls) {
+		receive_arm(connection);
+		return;
+	}
+	co_start(&connection->start, receiver_run, connection);
 }

@@ -18,6 +18,7 @@
 #include "proto/error.h"
 #include "qcow2/image.h"
 #include "runtime/buf.h"
+#include "server/channel.h"
 #include "server/connection.h"
 #include "server/export.h"
 #include "server/server.h"
@@ -301,7 +302,8 @@ serve_read(struct request *request)
 			    request->head, wire->cookie));
 		return 0;
 	}
-	if (wire->length >= SPLICE_READ_BYTES_MIN)
+	if (wire->length >= SPLICE_READ_BYTES_MIN &&
+	    !channel_encrypts(connection))
 		result = splice_read(request);
 	if (result == 0)
 		return copy_read(request);

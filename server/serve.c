@@ -31,12 +31,14 @@
 #include "server/server.h"
 #include "server/size.h"
 #include "server/stdio.h"
+#include "server/tls.h"
 
 /* ---- serving ---- */
 
 struct serve {
 	const struct serve_options *options;
 	struct key_ring keys;	/* until the images are open */
+	struct tls *tls;	/* or NULL */
 	struct listener *listeners;
 	struct server server;
 	struct signals signals;
@@ -57,12 +59,48 @@ struct serve {
 	int exit_code;
 };
 
+/* With TLS a hangup means to look at the certificates again. */
 static bool
 is_stop_signal(const struct serve *serve, int signal)
 {
 	if (signal == SIGHUP)
-		return !serve->hangup_ignored && !serve->options->background;
+		return !serve->tls && !serve->hangup_ignored &&
+		    !serve->options->background;
 	return signal == SIGTERM || signal == SIGINT;
+}
+
+struct reload {
+	struct tls *tls;
+	struct error error;
+	int err;
+};
+
+static void
+reload(void *arg)
+{
+	struct reload *job = arg;
+
+	job->err = tls_reload(job->tls, &job->error);
+}
+
+/* It reads files, which may take long: on a worker. */
+static co_fn void
+reload_tls(struct serve *serve)
+{
+	struct reload *job = calloc(1, sizeof(*job));
+
+	if (!job) {
+		log_error("out of memory, so the TLS files stay as they were");
+		return;
+	}
+	job->tls = serve->tls;
+	worker_run(reload, job);
+	if (job->err)
+		log_error("the new TLS files are not used, new clients meet "
+		    "the old ones: %s", job->error.message);
+	else
+		log_info("TLS files read again; new clients meet the new ones");
+	free(job);
 }
 
 static void
@@ -96,6 +134,8 @@ signals_run(void *arg)
 	int number;
 
 	while ((number = signals_wait(&serve->signals)) >= 0) {
+		if (number == SIGHUP && serve->tls)
+			reload_tls(serve);
 		if (number == SIGCHLD)
 			look_after_child(serve);
 		if (!is_stop_signal(serve, number))
@@ -166,6 +206,7 @@ open_export(struct serve *serve, unsigned index, struct error *error)
 	};
 	struct image_options image_options = source_image_options(
 	    &options->source, &serve->keys, serve->server.loops_count);
+	struct export *export;
 	struct image *image;
 	int err;
 
@@ -190,7 +231,10 @@ open_export(struct serve *serve, unsigned index, struct error *error)
 		return error_set(error, err, "cannot serve %s: %s",
 		    options->images[index], strerror(-err));
 	}
-	log_export(serve->server.exports.list[index]);
+	export = serve->server.exports.list[index];
+	export->needs_tls = serve_has_tls(options) &&
+	    !serve_allows_plain(options, export->name);
+	log_export(export);
 	return 0;
 }
 
@@ -423,6 +467,9 @@ run_server(struct serve *serve)
 	err = server_init(&serve->server, loops_wanted(options), &limits);
 	if (err)
 		return fail("cannot start the event loops", err);
+	serve->server.tls = serve->tls;
+	serve->server.tls_is_optional = options->tls_optional.count > 0;
+	serve->server.allow = &options->allow;
 	co_start(&serve->start, serve_main, serve);
 	loop_run(serve->server.loops[0].loop);
 	server_destroy(&serve->server);
@@ -430,6 +477,23 @@ run_server(struct serve *serve)
 	worker_stop();
 	log_flush(1000);
 	return serve->exit_code;
+}
+
+static int
+open_tls(struct serve *serve)
+{
+	const struct serve_options *options = serve->options;
+	const struct tls_options tls_options = {
+		.directory = options->tls_directory,
+		.psk_file = options->tls_psk_file,
+		.verify_clients = !options->tls_no_verify,
+	};
+	struct error error = {0};
+
+	if (!serve_has_tls(options) ||
+	    !tls_open(&tls_options, &serve->tls, &error))
+		return 0;
+	return error_print(&error);
 }
 
 static int
@@ -457,7 +521,10 @@ run_process(struct serve *serve)
 	err = signals_open(&serve->signals);
 	if (err)
 		return fail("cannot wait for signals", err);
-	exit_code = run_server(serve);
+	exit_code = open_tls(serve);
+	if (!exit_code)
+		exit_code = run_server(serve);
+	tls_close(serve->tls);
 	signals_close(&serve->signals);
 	return exit_code;
 }

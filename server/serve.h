@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include "runtime/error.h"
 #include "runtime/listener.h"
+#include "server/allow.h"
 #include "server/export.h"
 #include "server/options.h"
 #include "server/source.h"
@@ -53,6 +54,13 @@ struct serve_options {
 	bool background;
 	const char *pid_file;
 
+	const char *tls_directory;
+	const char *tls_psk_file;
+	bool tls_no_verify;
+	struct option_texts tls_optional;	/* names of exports */
+	struct option_texts allow_texts;
+	struct allow_list allow;	/* the same, parsed */
+
 	/* The images, in order, and their names (an array of as many). */
 	char **images;
 	char **names;
@@ -76,6 +84,17 @@ void serve_options_free(struct serve_options *options);
  */
 int serve_listen(const struct serve_options *options, struct listener **list,
     struct error *error);
+
+/* Whether clients may, or have to, start TLS. */
+static inline bool
+serve_has_tls(const struct serve_options *options)
+{
+	return options->tls_directory || options->tls_psk_file;
+}
+
+/* Whether the export of that name is served without TLS, too. */
+bool serve_allows_plain(const struct serve_options *options,
+    const char *export_name);
 
 /* Whether any listener was asked for. */
 bool serve_listen_wanted(const struct serve_options *options);

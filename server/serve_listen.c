@@ -156,8 +156,11 @@ free_directory:
 }
 
 static int
-check_plaintext(const struct listener *listeners, struct error *error)
+check_plaintext(const struct serve_options *options,
+    const struct listener *listeners, struct error *error)
 {
+	if (serve_has_tls(options) && options->tls_optional.count == 0)
+		return 0;
 	for (const struct listener *listener = listeners; listener;
 	    listener = listener->next) {
 		if (listener->is_loopback)
@@ -165,8 +168,11 @@ check_plaintext(const struct listener *listeners, struct error *error)
 		error_set(error, -EACCES, "refusing to serve on %s: what is "
 		    "read and written would cross the network in plain text",
 		    listener->name);
-		error_hint(error, "serve on 127.0.0.1 or a unix socket and "
-		    "tunnel it, or add --insecure-plaintext if the network "
+		error_hint(error, serve_has_tls(options) ?
+		    "leave --tls-optional off, or add --insecure-plaintext if "
+		    "the network is trusted" :
+		    "add --tls DIR or --tls-psk FILE, serve on 127.0.0.1 or a "
+		    "unix socket, or add --insecure-plaintext if the network "
 		    "is trusted");
 		return -EACCES;
 	}
@@ -192,15 +198,30 @@ serve_listen(const struct serve_options *options, struct listener **list,
 		    options->port >= 0 ? (uint16_t)options->port : SERVE_PORT,
 		    SERVE_PATIENCE_MS, error);
 	if (!err && !options->insecure_plaintext)
-		err = check_plaintext(*list, error);
+		err = check_plaintext(options, *list, error);
 	return err;
+}
+
+static void
+announce(const struct serve_options *options, const struct listener *listener,
+    const struct export *export)
+{
+	uri_print(stdout, listener, export);
+	putchar('\n');
+	/* Not all clients know vsock. */
+	if (options->print_uri || !isatty(STDOUT_FILENO) || listener->is_vsock)
+		return;
+	printf("  ");
+	uri_print_client(stdout, listener, export);
+	printf("\n  ");
+	uri_print_drive(stdout, listener, export);
+	putchar('\n');
 }
 
 void
 serve_announce(const struct serve_options *options,
     const struct listener *listeners, const struct export_table *exports)
 {
-	bool explain = !options->print_uri && isatty(STDOUT_FILENO);
 	/*
 	 * Who hands a socket over knows it, and may share standard output; so
 	 * may the command that is told.
@@ -213,18 +234,8 @@ serve_announce(const struct serve_options *options,
 		log_info("listening on=\"%s\"%s", listener->name,
 		    listener->is_adopted ? " handed-over=yes" : "");
 		for (unsigned i = 0; i < exports->count; i++) {
-			if (quiet || !uri_exists(listener))
-				continue;
-			uri_print(stdout, listener, exports->list[i]);
-			putchar('\n');
-			/* Not all clients know vsock. */
-			if (!explain || listener->is_vsock)
-				continue;
-			printf("  ");
-			uri_print_client(stdout, listener, exports->list[i]);
-			printf("\n  -drive file=");
-			uri_print(stdout, listener, exports->list[i]);
-			printf(",format=raw\n");
+			if (!quiet && uri_exists(listener))
+				announce(options, listener, exports->list[i]);
 		}
 	}
 	fflush(stdout);

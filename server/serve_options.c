@@ -128,6 +128,19 @@ const struct option_spec serve_specs[] = {
 	  "go to the background once it listens", FIELD(background) },
 	{ "pid-file", 0, OPTION_TEXT, "FILE",
 	  "write the process id there", FIELD(pid_file) },
+	{ "tls", 0, OPTION_TEXT, "DIR",
+	  "TLS only, with the certificates there", FIELD(tls_directory) },
+	{ "tls-psk", 0, OPTION_TEXT, "FILE",
+	  "TLS only, with pre-shared keys USER:HEXKEY",
+	  FIELD(tls_psk_file) },
+	{ "tls-no-verify-clients", 0, OPTION_FLAG, NULL,
+	  "with --tls: clients need no certificate", FIELD(tls_no_verify) },
+	{ "tls-optional", 0, OPTION_TEXTS, "NAME",
+	  "this export also without TLS; repeatable",
+	  FIELD(tls_optional) },
+	{ "allow", 0, OPTION_TEXTS, "[NAME:]CN=TEXT",
+	  "who may use it; also DNS=, USER=; repeatable",
+	  FIELD(allow_texts) },
 	{ .name = NULL },
 };
 
@@ -211,6 +224,101 @@ check_names(const struct serve_options *options)
 			    "%s= is followed by no image", options->names[i]);
 	}
 	return 0;
+}
+
+/* ---- TLS ---- */
+
+static bool
+has_name(const struct serve_options *options, const char *name)
+{
+	for (unsigned i = 0; i < options->images_count; i++)
+		if (!strcmp(options->names[i], name))
+			return true;
+	return false;
+}
+
+bool
+serve_allows_plain(const struct serve_options *options,
+    const char *export_name)
+{
+	for (unsigned i = 0; i < options->tls_optional.count; i++)
+		if (!strcmp(options->tls_optional.list[i], export_name))
+			return true;
+	return false;
+}
+
+/* A rule that no client could ever meet is a mistake. */
+static int
+check_rule(const struct serve_options *options, const char *text,
+    const struct allow_rule *rule)
+{
+	if (rule->kind == TLS_NAME_USER && !options->tls_psk_file)
+		return options_complain(&serve_command, "--allow %s: users "
+		    "come with --tls-psk, which is missing", text);
+	if (rule->kind != TLS_NAME_USER &&
+	    (!options->tls_directory || options->tls_no_verify))
+		return options_complain(&serve_command, "--allow %s: this is "
+		    "in certificates of clients, which come with --tls%s",
+		    text, options->tls_no_verify ?
+		    " but without --tls-no-verify-clients" : "");
+	if (rule->for_all)
+		return 0;
+	for (unsigned i = 0; i < options->images_count; i++) {
+		const char *name = options->names[i];
+
+		if (!allow_is_for(rule, name))
+			continue;
+		if (serve_allows_plain(options, name))
+			return options_complain(&serve_command, "--allow %s: "
+			    "everybody may use this export, because of "
+			    "--tls-optional %s", text, name);
+		return 0;
+	}
+	return options_complain(&serve_command, "--allow %s: there is no "
+	    "export \"%.*s\"", text, (int)rule->export_bytes,
+	    rule->export_name);
+}
+
+static int
+parse_rules(struct serve_options *options)
+{
+	for (unsigned i = 0; i < options->allow_texts.count; i++) {
+		const char *text = options->allow_texts.list[i];
+		struct allow_rule *rule = &options->allow.list[i];
+		int exit_code;
+
+		if (!allow_parse(text, rule))
+			return options_complain(&serve_command, "--allow %s: "
+			    "this takes CN=NAME, DNS=NAME or USER=NAME, with "
+			    "EXPORT: before it or without", text);
+		exit_code = check_rule(options, text, rule);
+		if (exit_code)
+			return exit_code;
+		options->allow.count++;
+	}
+	return 0;
+}
+
+static int
+check_tls(struct serve_options *options)
+{
+	const struct option_texts *optional = &options->tls_optional;
+
+	if (!serve_has_tls(options) && (options->tls_no_verify ||
+	    optional->count > 0 || options->allow_texts.count > 0))
+		return options_complain(&serve_command, "%s needs --tls DIR "
+		    "or --tls-psk FILE", options->tls_no_verify ?
+		    "--tls-no-verify-clients" : optional->count > 0 ?
+		    "--tls-optional" : "--allow");
+	if (options->tls_no_verify && !options->tls_directory)
+		return options_complain(&serve_command,
+		    "--tls-no-verify-clients is for --tls DIR");
+	for (unsigned i = 0; i < optional->count; i++)
+		if (!has_name(options, optional->list[i]))
+			return options_complain(&serve_command,
+			    "--tls-optional %s: there is no such export",
+			    optional->list[i]);
+	return parse_rules(options);
 }
 
 /* ---- checks ---- */
@@ -361,6 +469,8 @@ serve_options_parse(const struct command *command, int argc, char **argv,
 	exit_code = check_options(options);
 	if (!exit_code)
 		exit_code = check_images(options, argc - first, argv + first);
+	if (!exit_code)
+		exit_code = check_tls(options);
 	if (exit_code)
 		serve_options_free(options);
 	return exit_code;

@@ -24,9 +24,11 @@
 #include "server/budget.h"
 #include "server/export.h"
 
+struct allow_list;
 struct connection;
 struct listener;
 struct request;
+struct tls;
 
 #define SERVER_LOOPS_MAX 64
 #define SERVER_CONNECTIONS_MAX 1024	/* unless told otherwise */
@@ -81,6 +83,9 @@ struct server_loop {
 
 struct server {
 	struct export_table exports;
+	struct tls *tls;	/* NULL: there is none */
+	bool tls_is_optional;	/* for some exports */
+	const struct allow_list *allow;	/* set with tls */
 	bool owns_loops;	/* and their threads */
 	unsigned loops_count;
 	struct server_loop *loops;

@@ -61,8 +61,9 @@ uri_print(FILE *out, const struct listener *listener,
 {
 	const char *host;
 
+	fputs(export->needs_tls ? "nbds" : "nbd", out);
 	if (listener->is_unix) {
-		fprintf(out, "nbd+unix:///");
+		fprintf(out, "+unix:///");
 		print_encoded(out, export->name, "");
 		fprintf(out, "?socket=");
 		print_directory(out, listener->path);
@@ -71,11 +72,11 @@ uri_print(FILE *out, const struct listener *listener,
 	}
 	host = host_of(listener);
 	if (listener->is_vsock)
-		fprintf(out, "nbd+vsock://%u:%u", listener->vsock_cid,
+		fprintf(out, "+vsock://%u:%u", listener->vsock_cid,
 		    listener->vsock_port);
 	else
-		fprintf(out, strchr(host, ':') ? "nbd://[%s]:%u" :
-		    "nbd://%s:%u", host, listener->port);
+		fprintf(out, strchr(host, ':') ? "://[%s]:%u" : "://%s:%u",
+		    host, listener->port);
 	if (export->name[0]) {
 		fputc('/', out);
 		print_encoded(out, export->name, "");
@@ -106,6 +107,9 @@ uri_print_client(FILE *out, const struct listener *listener,
     const struct export *export)
 {
 	fprintf(out, "nbd-client ");
+	if (export->needs_tls)
+		fprintf(out, "-x -cacertfile ca-cert.pem "
+		    "-certfile client-cert.pem -keyfile client-key.pem ");
 	if (export->name[0]) {
 		fprintf(out, "-N ");
 		print_quoted(out, export->name);
@@ -118,4 +122,48 @@ uri_print_client(FILE *out, const struct listener *listener,
 		fprintf(out, "%s %u", host_of(listener), listener->port);
 	}
 	fprintf(out, " /dev/nbd0");
+}
+
+/* A comma would end the value. */
+static void
+print_value(FILE *out, const char *text)
+{
+	for (; *text; text++) {
+		if (*text == ',')
+			fputc(',', out);
+		fputc(*text, out);
+	}
+}
+
+/* QEMU's URIs have no TLS, so there it is told piece by piece. */
+static void
+print_tls_drive(FILE *out, const struct listener *listener,
+    const struct export *export)
+{
+	fprintf(out, "-object tls-creds-x509,id=tls,endpoint=client,dir=DIR "
+	    "-drive format=raw,file.driver=nbd,file.tls-creds=tls");
+	if (listener->is_unix) {
+		fprintf(out, ",file.path=");
+		print_value(out, listener->path);
+	} else {
+		fprintf(out, ",file.host=%s,file.port=%u", host_of(listener),
+		    listener->port);
+	}
+	if (export->name[0]) {
+		fprintf(out, ",file.export=");
+		print_value(out, export->name);
+	}
+}
+
+void
+uri_print_drive(FILE *out, const struct listener *listener,
+    const struct export *export)
+{
+	if (export->needs_tls) {
+		print_tls_drive(out, listener, export);
+		return;
+	}
+	fprintf(out, "-drive file=");
+	uri_print(out, listener, export);
+	fprintf(out, ",format=raw");
 }

@@ -19,6 +19,9 @@ A number after the c groups the cases of one rule.  Cases that begin with cve
 keep old holes of other servers closed; those with limit are our own limits.
 """
 
+import os
+import ssl
+
 import wire
 from wire import BASE_ALLOCATION, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES
 
@@ -124,12 +127,26 @@ class Trial:
         self.clients.append(client)
         return client
 
-    def haggle(self, flags=FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES):
-        """A client in option haggling."""
+    def haggle(self, flags=FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES, tls=True):
+        """A client in option haggling; with TLS if the server has it."""
         client = self.connect()
         client.greeting()
         client.send_flags(flags)
+        if tls and self.server.has_tls():
+            client.start_tls(self.tls_context())
         return client
+
+    def tls_context(self, who="client"):
+        """The client's side of TLS, with the certificate of who, or None."""
+        directory = self.server.server.store.pki()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(
+            os.path.join(directory, "server", "ca-cert.pem"))
+        if who is not None:
+            context.load_cert_chain(
+                os.path.join(directory, who, "client-cert.pem"),
+                os.path.join(directory, who, "client-key.pem"))
+        return context
 
     def open(self, name=None, structured=False, contexts=()):
         """A client in transmission."""

@@ -41,6 +41,7 @@ import transport            # noqa: F401
 import catalogue            # noqa: F401
 import limits               # noqa: F401
 import shutdown             # noqa: F401
+import tls                  # noqa: F401
 
 DRAIN_SECONDS = 3
 PASS, FAIL, SKIP, NA = "pass", "FAIL", "skip", "n/a"
@@ -295,6 +296,9 @@ def parse_arguments():
                         help="the bare raw-file server (default bench/bare)")
     parser.add_argument("-r", "--read-only", action="store_true",
                         help="start the servers read-only")
+    parser.add_argument("--over-tls", action="store_true",
+                        help="start TLS in every setting, and run the cases "
+                        "inside")
     parser.add_argument("--table", action="store_true",
                         help="print a table with a column for each server")
     parser.add_argument("--list", action="store_true",
@@ -336,6 +340,7 @@ def find_servers(arguments, store):
                 sys.exit(1)
             continue
         servers.append(SERVERS[title](path, store, arguments.read_only))
+        servers[-1].over_tls = arguments.over_tls
     return servers
 
 

@@ -83,6 +83,15 @@ class Store:
     def path(self, name):
         return os.path.join(self.directory, name)
 
+    def pki(self):
+        """A directory with certificates, see tests/pki.sh."""
+        path = self.path("pki")
+        if not os.path.exists(path):
+            script = os.path.join(os.path.dirname(os.path.dirname(
+                os.path.abspath(__file__))), "pki.sh")
+            run(script, path)
+        return path
+
     def copy(self, name, form, directory):
         """A copy of the image for one server: form is raw or qcow2."""
         source = self.raw(name) if form == "raw" else self.qcow2(name)

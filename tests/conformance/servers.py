@@ -15,6 +15,8 @@ A server is started in a *setting*, and cases name the one they need:
     small      the main image; its file may grow by about 1 MiB only
     file       the main image from a file, even where main has none
     aligned    the main image with a minimum block size, where there is one
+    tls        the main image, and TLS is a must
+    selective  two exports, alpha with and without TLS, beta only with it
 
 A server that cannot be put in a setting says so by raising Unoffered with
 the reason, which the report shows.
@@ -42,7 +44,9 @@ LOG_LINES = 4
 SANITIZER_MARKS = (b"ERROR: AddressSanitizer", b"ERROR: LeakSanitizer",
                    b"WARNING: ThreadSanitizer", b"runtime error:")
 
-SETTING_IMAGES = {"two": ["alpha", "beta"], "huge": ["huge"], "odd": ["odd"],
+TLS_SETTINGS = ("tls", "selective")
+SETTING_IMAGES = {"two": ["alpha", "beta"], "selective": ["alpha", "beta"],
+                  "huge": ["huge"], "odd": ["odd"],
                   "faulty": ["faulty"], "overlay": ["overlay"]}
 
 
@@ -138,6 +142,9 @@ class Running:
     @property
     def port(self):
         return self.address[1]
+
+    def has_tls(self):
+        return self.setting in TLS_SETTINGS or self.server.over_tls
 
     def copy(self, name, form):
         """A private copy of the image called name, for this server."""
@@ -295,6 +302,8 @@ class Server:
     promises = frozenset()
     lacks = {}
     rules_of_qnbd = False
+    # Whether all settings are to be served with TLS.
+    over_tls = False
 
     def __init__(self, path, store, read_only):
         self.path = path
@@ -352,6 +361,10 @@ class Qnbd(Server):
             command.append("-r")
         if running.setting == "small" and self.read_only:
             raise Unoffered("nothing is written in a read-only run")
+        if running.has_tls():
+            command += ["--tls", os.path.join(self.store.pki(), "server")]
+        if running.setting == "selective":
+            command += ["--tls-optional", "alpha"]
         for name in running.images:
             path = running.copy(name, "qcow2")
             command.append(f"{name}={path}" if len(running.images) > 1
@@ -394,12 +407,17 @@ class QemuNbd(Server):
     lacks = {"empty_name": "it serves the one name given by -x"}
 
     def command(self, running):
-        if running.setting == "two":
+        if running.setting in ("two", "selective"):
             raise Unoffered("it serves one export only")
         form = "raw" if running.setting == "odd" else "qcow2"
         path = running.copy(running.image.name, form)
         command = [self.path, "-t", "-e", "2000", "-f", form,
                    "--discard=unmap", "-x", running.image.name]
+        if running.has_tls():
+            directory = os.path.join(self.store.pki(), "server")
+            command += ["--object", "tls-creds-x509,id=tls,endpoint=server,"
+                        f"verify-peer=yes,dir={directory}",
+                        "--tls-creds", "tls"]
         if running.setting == "tcp":
             command += ["-b", "127.0.0.1", "-p", str(running.port)]
         else:
@@ -424,6 +442,12 @@ class Nbdkit(Server):
             command += ["-U", running.address]
         if self.serves_read_only(running.setting):
             command.append("-r")
+        if running.setting == "selective":
+            raise Unoffered("TLS is for all exports or none")
+        if running.has_tls():
+            command += ["--tls=require", "--tls-verify-peer",
+                        "--tls-certificates="
+                        + os.path.join(self.store.pki(), "server")]
         command.append("--filter=exportname")
         return (command + self.plugin(running) + ["exportname-strict=true"]
                 + ["exportname-list=explicit"]
@@ -434,7 +458,8 @@ class Nbdkit(Server):
         setting = running.setting
         if setting == "overlay":
             raise Unoffered("it knows no backing files")
-        if setting in ("main", "tcp", "huge") and not self.read_only:
+        if (setting in ("main", "tcp", "huge") and not self.read_only
+                and not running.has_tls()):
             return ["memory", str(running.image.size)]
         if setting == "two":
             directory = os.path.join(running.directory, "exports")
@@ -460,7 +485,7 @@ class Nbdkit(Server):
     def prepare(self, running):
         """The memory plugin starts empty."""
         if (running.setting not in ("main", "tcp", "huge")
-                or self.read_only):
+                or self.read_only or running.has_tls()):
             return
         with wire.Client(running.address) as client:
             client.greeting()
@@ -487,6 +512,14 @@ class NbdServer(Server):
         if running.setting in ("overlay", "faulty"):
             raise Unoffered("it serves plain files only")
         lines = ["[generic]", "allowlist = true"]
+        if running.has_tls():
+            directory = os.path.join(self.store.pki(), "server")
+            lines += [f"certfile = {directory}/server-cert.pem",
+                      f"keyfile = {directory}/server-key.pem",
+                      f"cacertfile = {directory}/ca-cert.pem",
+                      "force_tls = "
+                      + ("false" if running.setting == "selective"
+                         else "true")]
         if running.setting == "tcp":
             lines += ["listenaddr = 127.0.0.1", f"port = {running.port}"]
         else:
@@ -496,6 +529,8 @@ class NbdServer(Server):
                       "flush = true", "fua = true", "trim = true"]
             if self.serves_read_only(running.setting):
                 lines.append("readonly = true")
+            if running.setting == "selective" and name == "beta":
+                lines.append("force_tls = true")
         if running.setting == "small":
             running.size_limit = SCRATCH_START + GROWTH_BYTES
         config = os.path.join(running.directory, "config")

@@ -12,6 +12,7 @@ Section names in messages are those of the NBD protocol document.
 """
 
 import socket
+import ssl
 import struct
 import time
 
@@ -353,6 +354,8 @@ class Client:
         self.pending = {}
         self.next_cookie = 0x1000
         self.received_bytes = 0
+        # Whether TLS ended in any way but the proper one.
+        self.broken_off = False
         # Whether the server has begun a reply and not yet ended it.
         self.in_message = False
 
@@ -374,7 +377,7 @@ class Client:
         except TimeoutError:
             raise TimedOut(f"server took no more of our {len(data)} bytes "
                            f"for {self.timeout:g} s") from None
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLEOFError):
             raise Closed("server closed while we were sending") from None
 
     def send_until_closed(self, data):
@@ -401,7 +404,8 @@ class Client:
                 part = self.sock.recv_into(view[got:])
             except TimeoutError:
                 continue
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError) as error:
+                self.broken_off = isinstance(error, ssl.SSLError)
                 part = 0
             if part == 0:
                 raise Closed(f"server closed after {got} of {count} bytes")
@@ -433,6 +437,23 @@ class Client:
         raise BadServer(f"server sent {byte.hex()}... where it must close")
 
     # Handshake.
+
+    def start_tls(self, context):
+        """STARTTLS, which must be accepted, and the handshake of TLS."""
+        replies = self.option(OPT_STARTTLS)
+        if len(replies) != 1 or replies[0].kind != REP_ACK:
+            raise BadServer(f"STARTTLS got {replies}")
+        self.wrap(context)
+
+    def wrap(self, context):
+        """The handshake of TLS, after the ACK."""
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock = context.wrap_socket(self.sock,
+                                            server_hostname="localhost",
+                                            suppress_ragged_eofs=False)
+        except (ssl.SSLError, ConnectionError) as error:
+            raise Closed(f"no TLS: {error}") from None
 
     def greeting(self):
         """Reads the server's greeting; returns its handshake flags."""

@@ -162,6 +162,30 @@ serve -r /dev/vda
 nbdcopy "$uri" /tmp/copy.raw
 cmp /tmp/copy.raw /other.raw
 stop
+begin "serve the block device with TLS, which the kernel encrypts"
+serve -v -r --tls /pki/server --listen tcp:127.0.0.1:10909 /dev/vda
+uri="nbds://127.0.0.1:10909/vda?tls-certificates=/pki/client"
+nbdcopy --connections=4 "$uri" /tmp/copy.raw
+cmp /tmp/copy.raw /other.raw
+nbdcopy --request-size=4096 "$uri" /tmp/copy.raw
+cmp /tmp/copy.raw /other.raw
+[ "$(grep -c 'TLS is on .* encrypted-by="the kernel"$' /tmp/log)" -ge 2 ]
+stop
+begin "attach with TLS, which the server encrypts"
+serve -v --tls /pki/server --listen tcp:127.0.0.1:10909 \
+    one=/tmp/image.qcow2
+/usr/bin/nbd-client -x -cacertfile /pki/client/ca-cert.pem \
+    -certfile /pki/client/client-cert.pem \
+    -keyfile /pki/client/client-key.pem -tlshostname localhost \
+    -N one 127.0.0.1 10909 /dev/nbd0
+cmp /dev/nbd0 /other.raw
+dd if=/image.qcow2 of=/dev/nbd0 bs=64k conv=fsync 2>/dev/null
+dd if=/other.raw of=/dev/nbd0 bs=64k conv=fsync 2>/dev/null
+detach
+nbdcopy "nbds://127.0.0.1:10909/one?tls-certificates=/pki/client" \
+    /tmp/copy.raw
+cmp /tmp/copy.raw /other.raw
+stop
 begin "hand the image over to the host"
 nbdcopy /tmp/image.qcow2 "nbd://10.0.2.2:$result_port/result"
 begin "end"

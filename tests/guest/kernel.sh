@@ -12,8 +12,9 @@
 set -eu -o pipefail
 
 directory=${1:?"usage: $0 DIRECTORY"}
+# gcm and below: what tls asks the kernel for.
 wanted=(virtio_pci virtio_net virtio_blk nbd ext4 crc32c_generic
-    vsock_loopback)
+    vsock_loopback tls gcm ctr ghash_generic aes_generic)
 
 unavailable()
 {
@@ -36,7 +37,7 @@ package=$(apt-cache depends linux-image-amd64 2>/dev/null |
     unavailable "cannot download $package: $(tail -n 1 "$work/apt.log")"
 
 dpkg-deb --fsys-tarfile "$work"/*.deb | tar -x -C "$work" --wildcards \
-    './boot/vmlinuz-*' './lib/modules/*/modules.*' \
+    './boot/vmlinuz-*' '*/kernel/net/tls/*' './lib/modules/*/modules.*' \
     '*/kernel/drivers/block/nbd.ko*' '*/kernel/drivers/block/virtio_blk.ko*' \
     '*/kernel/drivers/net/*virtio_net.ko*' \
     '*/kernel/drivers/net/net_failover.ko*' '*/kernel/net/core/*' \

@@ -10,7 +10,7 @@
 # Packages: e2fsprogs libnbd-bin nbd-client qemu-utils, and those of root.sh.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
 . "$top/tests/guest/root.sh"
-requires qemu-img nbd-client mke2fs e2fsck nbdcopy nbdinfo python3
+requires qemu-img nbd-client mke2fs e2fsck nbdcopy nbdinfo python3 openssl
 
 # The guest's root: a few programs, the modules, an image for its own server.
 make_root()
@@ -26,6 +26,7 @@ make_root()
 	    root/image.qcow2
 	sha256sum <image.raw | cut -d ' ' -f 1 >root/image.sum
 	cp other.raw root/other.raw
+	"$top/tests/pki.sh" root/pki
 	end_root
 }
 

@@ -330,7 +330,9 @@ main(int argc, char **argv)
 	trim_keeps = argc > 5;
 	for (int i = 0; i < CONNECTIONS; i++) {
 		connections[i] = nbd_create();
+		/* Of certificates, where there is TLS. */
 		if (!connections[i] ||
+		    nbd_set_uri_allow_local_file(connections[i], true) ||
 		    nbd_connect_uri(connections[i], argv[1]))
 			errx(1, "%s", nbd_get_error());
 		for (int j = 0; j < SLOTS; j++)
