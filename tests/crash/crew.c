@@ -9,11 +9,10 @@
 #include <string.h>
 #include "qcow2/bytes.h"
 #include "qcow2/check.h"
-#include "qcow2/image_reopen.h"
 #include "qcow2/internal.h"
 #include "runtime/file_record.h"
+#include "tests/crash/reopener.h"
 #include "tests/crash/resizer.h"
-#include "runtime/loop.h"
 #include "tests/crash/sequence.h"
 #include "tests/key.h"
 
@@ -227,15 +226,14 @@ crew_open(struct crew *crew)
 	run(crew, "opening");
 }
 
-static bool
-is_failure(const struct crew *crew, int err)
+bool
+crew_is_failure(const struct crew *crew, int err)
 {
 	return err && !(err == -ENOSPC && crew->options.may_fill);
 }
 
-/* What ends by making all stable is a flush in the record. */
-co_fn static int
-record_as_flush(struct crew *crew, int (*fn)(struct crew *crew))
+co_fn int
+crew_record_flush(struct crew *crew, int (*fn)(struct crew *crew))
 {
 	struct record flush = {
 		.kind = RECORD_REQUEST_FLUSH, .source = CREW_CLIENTS_MAX,
@@ -263,31 +261,10 @@ co_fn static void
 close_image(void *arg)
 {
 	struct crew *crew = arg;
-	int err = record_as_flush(crew, close_now);
+	int err = crew_record_flush(crew, close_now);
 
-	if (is_failure(crew, err))
+	if (crew_is_failure(crew, err))
 		crew_fail(crew, "close: %s", strerror(-err));
-}
-
-/* Half of them are refused, for too many keys, when all is stable. */
-co_fn static int
-reopen_now(struct crew *crew)
-{
-	const struct image_key keys[] = {test_key, test_key};
-	struct image_options how = {
-		.format = IMAGE_QCOW2, .writable = true,
-		.loops = crew->options.loops,
-		.discard = crew->options.discard,
-		.keys = keys, .keys_count = sim_below(crew->sim, 2) ? 2 : 0,
-	};
-	struct error error;
-	int err = image_reopen(crew->image, &how, &error);
-
-	if (how.keys_count > 0 && err == -EINVAL)
-		return 0;
-	if (is_failure(crew, err))
-		crew_fail(crew, "reopen: %s", error.message);
-	return err;
 }
 
 void
@@ -538,7 +515,7 @@ send_one(struct client *client, struct record request)
 	record_end(crew->log, index, err);
 	oracle_end(crew->oracle, in_oracle, entry->completed, err);
 	judge_end(crew, entry, err);
-	if (is_failure(crew, err) && err != -EINVAL)
+	if (crew_is_failure(crew, err) && err != -EINVAL)
 		crew->errors++;
 	else if (!err && request.kind == RECORD_REQUEST_READ)
 		crew_judge(crew, entry->submitted, entry->completed,
@@ -586,18 +563,12 @@ resizer_main(void *arg)
 	leave(crew);
 }
 
-/* Between two, some requests. */
-#define REOPEN_PAUSE_NS 2000000
-
 co_fn static void
 reopener_main(void *arg)
 {
 	struct crew *crew = arg;
 
-	for (unsigned i = 0; i < crew->options.reopenings; i++) {
-		loop_sleep(sim_below(crew->sim, REOPEN_PAUSE_NS));
-		record_as_flush(crew, reopen_now);
-	}
+	reopener_work(crew);
 	leave(crew);
 }
 

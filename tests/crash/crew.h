@@ -149,6 +149,13 @@ void crew_judge(struct crew *crew, uint64_t received, uint64_t replied,
 /* Prints what was requested and what was done to the disk, in order. */
 void crew_print(const struct crew *crew);
 
+/* Whether err is more than a disk that may be full, being so. */
+bool crew_is_failure(const struct crew *crew, int err);
+
+/* Runs what ends by making all stable, which is a flush in the record. */
+co_fn int crew_record_flush(struct crew *crew,
+    int (*fn)(struct crew *crew));
+
 /* Notes a failure, unless there was one before. */
 void crew_fail(struct crew *crew, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
