@@ -171,7 +171,7 @@ log_export(const struct export *export)
 	log_info("serving export=\"%s\" image=%s size=\"%s\"%s",
 	    log_quote(name, sizeof(name), export->name,
 	    (int)strlen(export->name)), image_path(image),
-	    size_print(size, export->size_bytes),
+	    size_print(size, image_size_bytes(image)),
 	    image_writable(image) ? "" : " read-only=yes");
 	while ((image = image_backing(image)))
 		log_info("opened as backing file image=%s export=\"%s\"",
@@ -247,6 +247,8 @@ open_exports(struct serve *serve, struct error *error)
 		if (err)
 			return err;
 	}
+	if (serve->options->allow_resize)
+		export_allow_resize(&serve->server.exports);
 	return 0;
 }
 

@@ -14,17 +14,6 @@
 
 static const struct server_limits limits = SERVER_LIMITS_DEFAULT;
 
-/* The connection that came last on the one loop that has any. */
-static const struct connection *
-connection_of(const struct site *site)
-{
-	for (unsigned i = 0; i < site->server.loops_count; i++)
-		if (site->server.loops[i].connections)
-			return site->server.loops[i].connections;
-	ck_abort_msg("there is no connection");
-	return NULL;
-}
-
 /* What blocks, beside the test. */
 struct aside {
 	struct client *client;
@@ -526,7 +515,7 @@ ask_much(struct site *site)
 	start_aside(&aside, &client, false);
 	file_sim_await(&hold, CONNECTION_REQUESTS_MAX);
 	play_on();
-	ck_assert_uint_eq(connection_of(site)->requests_in_flight,
+	ck_assert_uint_eq(play_connection(site)->requests_in_flight,
 	    CONNECTION_REQUESTS_MAX);
 	ck_assert_uint_eq(hold.caught, CONNECTION_REQUESTS_MAX);
 	file_sim_release(site->crew->disk, &hold);
@@ -546,7 +535,10 @@ END_TEST
 #define LARGE (CONNECTION_MEMORY_MAX / 2)
 #define LARGE_COUNT 3
 
-/* Each part begins with a cluster of data, so that its read can be held. */
+/*
+ * Each begins with a cluster of data, so that it can be held, and is to come in
+ * one chunk, so that it needs all of its memory at once.
+ */
 co_fn static void
 read_much(struct site *site)
 {
@@ -562,18 +554,19 @@ read_much(struct site *site)
 	for (unsigned i = 0; i < LARGE_COUNT; i++) {
 		reads[i] = play_request(NBD_CMD_READ, i * (uint64_t)LARGE,
 		    LARGE, 0);
+		reads[i].wire.flags = NBD_CMD_FLAG_DF;
 		play_ask(&client, &reads[i]);
 	}
 	file_sim_await(&hold, 2);
 	play_on();
 	ck_assert_uint_eq(hold.caught, 2);
-	ck_assert_uint_eq(connection_of(site)->memory_in_flight,
+	ck_assert_uint_eq(play_connection(site)->memory_in_flight,
 	    CONNECTION_MEMORY_MAX);
 	file_sim_release(site->crew->disk, &hold);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
 		play_finish(&client, &reads[i]);
 	play_on();
-	ck_assert_uint_eq(connection_of(site)->memory_in_flight, 0);
+	ck_assert_uint_eq(play_connection(site)->memory_in_flight, 0);
 	client_leave(&client, CLIENT_DISC);
 }
 
