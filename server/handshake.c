@@ -485,8 +485,8 @@ meta_context(struct handshake *handshake)
 	bool listing = handshake->option.type == NBD_OPT_LIST_META_CONTEXT;
 	const struct export *export;
 	struct nbd_option_meta meta;
-	uint32_t error;
 	uint64_t asked;
+	uint32_t error;
 	int err;
 
 	/* Setting replaces what was set before, even if it fails. */
@@ -548,9 +548,7 @@ forget(struct handshake *handshake)
 {
 	handshake->structured_replies = false;
 	handshake->extended_headers = false;
-	handshake->contexts = 0;
-	free(handshake->context_name);
-	handshake->context_name = NULL;
+	forget_contexts(handshake);
 }
 
 /* There is no way back: a client for whom TLS fails is cut off. */

@@ -49,9 +49,9 @@ SANITIZER_MARKS = (b"ERROR: AddressSanitizer", b"ERROR: LeakSanitizer",
 
 TLS_SETTINGS = ("tls", "selective")
 SETTING_IMAGES = {"two": ["alpha", "beta"], "selective": ["alpha", "beta"],
-                  "huge": ["huge"], "odd": ["odd"],
+                  "huge": ["huge"], "odd": ["odd"], "odd-raw": ["odd"],
                   "faulty": ["faulty"], "overlay": ["overlay"],
-                  "odd-raw": ["odd"], "tebibytes": ["tebibytes"]}
+                  "tebibytes": ["tebibytes"]}
 
 
 class Unoffered(Exception):
@@ -497,8 +497,8 @@ class Nbdkit(Server):
 
     def prepare(self, running):
         """The memory plugin starts empty."""
-        if (running.setting not in MEMORY_SETTINGS
-                or self.read_only or running.has_tls()):
+        if (running.setting not in MEMORY_SETTINGS or self.read_only
+                or running.has_tls()):
             return
         with wire.Client(running.address) as client:
             client.greeting()

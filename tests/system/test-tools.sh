@@ -63,7 +63,8 @@ expected = {
     "export-size": 40 << 20, "is_read_only": False, "is_rotational": False,
     "can_cache": True, "can_df": True, "can_fast_zero": True,
     "can_flush": True, "can_fua": True, "can_multi_conn": True,
-    "can_trim": True, "can_zero": True, "contexts": ["base:allocation"],
+    "can_trim": True, "can_zero": True,
+    "contexts": ["base:allocation", "qemu:allocation-depth"],
     "block_size_minimum": 1, "block_size_preferred": 65536,
 }
 assert info["protocol"] == "newstyle-fixed", info
