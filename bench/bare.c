@@ -210,7 +210,7 @@ take_requests(struct connection *conn, struct op *recv, const uint8_t *data,
 		struct nbd_request *nbd = &request->nbd;
 		size_t payload, here;
 
-		if (nbd_request_parse(data + used, nbd) ||
+		if (nbd_request_parse(data + used, false, nbd) ||
 		    nbd->type == NBD_CMD_DISC ||
 		    nbd->length > NBD_PAYLOAD_BYTES_MAX) {
 			nbd->length = 0;

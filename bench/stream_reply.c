@@ -112,7 +112,7 @@ take_chunk(struct stream *stream, struct slot *slot,
 	int result = 0;
 
 	if (reply->type == NBD_REPLY_TYPE_OFFSET_DATA)
-		needed = NBD_REPLY_DATA_BYTES;
+		needed = NBD_REPLY_CHUNK_BYTES + NBD_REPLY_DATA_FIXED_BYTES;
 	if (needed > CARRY_BYTES_MAX || !stream->structured)
 		return -EBADMSG;
 	if (bytes < needed)
@@ -167,6 +167,8 @@ take_reply(struct stream *stream, const uint8_t *wire, size_t bytes)
 	result = nbd_reply_parse(wire, &reply);
 	if (result)
 		return result;
+	if (reply.extended)
+		return -EBADMSG;	/* nobody asked for these */
 	number = reply.cookie & COOKIE_SLOT_MASK;
 	if (reply.cookie == 0 || number >= stream->depth)
 		return -EBADMSG;

@@ -16,6 +16,8 @@
 #define NBD_REQUEST_MAGIC UINT32_C(0x25609513)
 #define NBD_SIMPLE_REPLY_MAGIC UINT32_C(0x67446698)
 #define NBD_STRUCTURED_REPLY_MAGIC UINT32_C(0x668e33ef)
+#define NBD_EXTENDED_REQUEST_MAGIC UINT32_C(0x21e41c71)
+#define NBD_EXTENDED_REPLY_MAGIC UINT32_C(0x6e8a278c)
 
 /* Limits of the protocol. */
 #define NBD_NAME_BYTES_MAX 4096	/* any string: names, queries, texts */
@@ -26,6 +28,7 @@
 /* Limits of ours. */
 #define NBD_PAYLOAD_BYTES_MAX (32u << 20)	/* of one read or write */
 #define NBD_OPTION_BYTES_MAX (64u << 10)	/* data of one option */
+#define NBD_CONTEXTS_MAX 64	/* metadata contexts of one export */
 
 /* Handshake flags (server) and client flags: the same two bits. */
 #define NBD_FLAG_FIXED_NEWSTYLE (1u << 0)	/* options get replies */
@@ -39,10 +42,12 @@
 #define NBD_FLAG_ROTATIONAL (1u << 4)
 #define NBD_FLAG_SEND_TRIM (1u << 5)
 #define NBD_FLAG_SEND_WRITE_ZEROES (1u << 6)
-#define NBD_FLAG_SEND_DF (1u << 7)	/* exactly with structured replies */
+#define NBD_FLAG_SEND_DF (1u << 7)	/* exactly where there are chunks */
 #define NBD_FLAG_CAN_MULTI_CONN (1u << 8)	/* flush covers connections */
+#define NBD_FLAG_SEND_RESIZE (1u << 9)	/* a draft */
 #define NBD_FLAG_SEND_CACHE (1u << 10)
 #define NBD_FLAG_SEND_FAST_ZERO (1u << 11)
+#define NBD_FLAG_BLOCK_STATUS_PAYLOAD (1u << 12)	/* extended only */
 
 /* Options: what a client may ask for before transmission. */
 enum nbd_option_type {
@@ -86,13 +91,14 @@ enum nbd_info_type {
 /* Commands: the type of a request. */
 enum nbd_command {
 	NBD_CMD_READ = 0,
-	NBD_CMD_WRITE = 1,	/* the only one with a payload */
+	NBD_CMD_WRITE = 1,
 	NBD_CMD_DISC = 2,	/* no reply; serve what is out, then close */
 	NBD_CMD_FLUSH = 3,
 	NBD_CMD_TRIM = 4,
 	NBD_CMD_CACHE = 5,
 	NBD_CMD_WRITE_ZEROES = 6,
 	NBD_CMD_BLOCK_STATUS = 7,
+	NBD_CMD_RESIZE = 8,	/* a draft: offset is the new size */
 };
 
 /* Command flags. */
@@ -101,15 +107,17 @@ enum nbd_command {
 #define NBD_CMD_FLAG_DF (1u << 2)	/* READ: one content chunk */
 #define NBD_CMD_FLAG_REQ_ONE (1u << 3)	/* BLOCK_STATUS: one extent */
 #define NBD_CMD_FLAG_FAST_ZERO (1u << 4)	/* WRITE_ZEROES: fast or fail */
+#define NBD_CMD_FLAG_PAYLOAD_LEN (1u << 5)	/* extended: length of it */
 
-/* Chunks of a structured reply; those with bit 15 set are errors. */
+/* Chunks of a structured or extended reply; those with bit 15 set are errors. */
 #define NBD_REPLY_FLAG_DONE (1u << 0)	/* the last chunk of this reply */
 #define NBD_REPLY_TYPE_FLAG_ERROR (1u << 15)
 enum nbd_reply_type {
 	NBD_REPLY_TYPE_NONE = 0,	/* only to carry DONE */
 	NBD_REPLY_TYPE_OFFSET_DATA = 1,
 	NBD_REPLY_TYPE_OFFSET_HOLE = 2,
-	NBD_REPLY_TYPE_BLOCK_STATUS = 5,
+	NBD_REPLY_TYPE_BLOCK_STATUS = 5,	/* structured only */
+	NBD_REPLY_TYPE_BLOCK_STATUS_EXT = 6,	/* extended only */
 	NBD_REPLY_TYPE_ERROR = NBD_REPLY_TYPE_FLAG_ERROR | 1,
 	NBD_REPLY_TYPE_ERROR_OFFSET = NBD_REPLY_TYPE_FLAG_ERROR | 2,
 };
@@ -117,7 +125,7 @@ enum nbd_reply_type {
 /* Errors of a request. */
 enum nbd_error {
 	NBD_SUCCESS = 0,
-	NBD_EPERM = 1,	/* the export is read-only */
+	NBD_EPERM = 1,	/* the export is read-only, or used by others */
 	NBD_EIO = 5,
 	NBD_ENOMEM = 12,	/* to be received; never sent */
 	NBD_EINVAL = 22,	/* the request makes no sense */
@@ -128,8 +136,10 @@ enum nbd_error {
 };
 
 /* The one metadata context of the specification, and its states. */
-#define NBD_META_CONTEXT_BASE "base:"	/* in LIST: all of this namespace */
 #define NBD_META_CONTEXT_ALLOCATION "base:allocation"
 #define NBD_STATE_HOLE (1u << 0)	/* writing here may meet ENOSPC */
 #define NBD_STATE_ZERO (1u << 1)	/* reads as zeros */
+
+/* QEMU's: 0 where no layer of a chain has data, 1 for the top, 2 below... */
+#define NBD_META_CONTEXT_DEPTH "qemu:allocation-depth"
 #endif

@@ -7,37 +7,54 @@
 #define CHUNK_PAYLOAD_BYTES_MAX (NBD_PAYLOAD_BYTES_MAX + 8)
 
 size_t
-nbd_reply_put_hole(uint8_t wire[static NBD_REPLY_HOLE_BYTES],
-	uint64_t cookie, uint16_t flags, uint64_t offset, uint32_t hole_bytes)
+nbd_reply_put_hole(uint8_t *wire,
+	const struct nbd_request *request, uint16_t flags, uint64_t offset,
+	uint32_t hole_bytes)
 {
+	size_t bytes;
+
 	assert(hole_bytes > 0);
-	nbd_reply_put_chunk(wire, cookie, flags, NBD_REPLY_TYPE_OFFSET_HOLE,
-		12);
-	nbd_put_be64(wire + 20, offset);
-	nbd_put_be32(wire + 28, hole_bytes);
-	return NBD_REPLY_HOLE_BYTES;
+	bytes = nbd_reply_put_chunk(wire, request, flags,
+		NBD_REPLY_TYPE_OFFSET_HOLE, NBD_REPLY_HOLE_FIXED_BYTES);
+	nbd_put_be64(wire + bytes, offset);
+	nbd_put_be32(wire + bytes + 8, hole_bytes);
+	return bytes + NBD_REPLY_HOLE_FIXED_BYTES;
 }
 
 size_t
-nbd_reply_put_status(uint8_t wire[static NBD_REPLY_STATUS_BYTES],
-	uint64_t cookie, uint16_t flags, uint32_t context_id,
-	uint32_t extent_count)
+nbd_reply_put_status(uint8_t *wire,
+	const struct nbd_request *request, uint16_t flags,
+	uint32_t context_id, uint32_t extent_count)
 {
+	size_t header_bytes = nbd_reply_chunk_bytes(request);
+	size_t bytes = nbd_reply_status_bytes(request);
+
 	assert(extent_count > 0 && extent_count <= NBD_EXTENTS_MAX);
-	nbd_reply_put_chunk(wire, cookie, flags, NBD_REPLY_TYPE_BLOCK_STATUS,
-		4 + extent_count * NBD_REPLY_EXTENT_BYTES);
-	nbd_put_be32(wire + 20, context_id);
-	return NBD_REPLY_STATUS_BYTES;
+	nbd_reply_put_chunk(wire, request, flags, request->extended ?
+		NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS,
+		(uint32_t)(bytes - header_bytes +
+		extent_count * nbd_reply_extent_bytes(request)));
+	nbd_put_be32(wire + header_bytes, context_id);
+	if (request->extended)
+		nbd_put_be32(wire + header_bytes + 4, extent_count);
+	return bytes;
 }
 
 size_t
-nbd_reply_put_extent(uint8_t wire[static NBD_REPLY_EXTENT_BYTES],
+nbd_reply_put_extent(uint8_t *wire, const struct nbd_request *request,
 	const struct nbd_extent *extent)
 {
 	assert(extent->length > 0);
-	nbd_put_be32(wire, extent->length);
-	nbd_put_be32(wire + 4, extent->state);
-	return NBD_REPLY_EXTENT_BYTES;
+	if (request->extended) {
+		nbd_put_be64(wire, extent->length);
+		nbd_put_be64(wire + 8, extent->state);
+	} else {
+		assert(extent->length <= UINT32_MAX &&
+			extent->state <= UINT32_MAX);
+		nbd_put_be32(wire, (uint32_t)extent->length);
+		nbd_put_be32(wire + 4, (uint32_t)extent->state);
+	}
+	return nbd_reply_extent_bytes(request);
 }
 
 /* The part that all error chunks share.  Returns where it ends. */
@@ -49,41 +66,44 @@ put_error_payload(uint8_t *payload, uint32_t error, const char *message)
 	assert(error != NBD_SUCCESS);
 	nbd_put_be32(payload, error);
 	nbd_put_be16(payload + 4, (uint16_t)text.bytes);
-	return payload + 6 + nbd_text_put(payload + 6, text);
+	return payload + NBD_REPLY_ERROR_FIXED_BYTES +
+		nbd_text_put(payload + NBD_REPLY_ERROR_FIXED_BYTES, text);
 }
 
 /* Writes the header of a chunk whose payload is complete. */
 static size_t
-put_error_header(uint8_t *wire, uint64_t cookie, uint16_t flags,
-	uint16_t type, const uint8_t *end)
+put_error_header(uint8_t *wire, const struct nbd_request *request,
+	uint16_t flags, uint16_t type, const uint8_t *end)
 {
 	size_t bytes = (size_t)(end - wire);
 
-	nbd_reply_put_chunk(wire, cookie, flags, type,
-		(uint32_t)(bytes - NBD_REPLY_CHUNK_BYTES));
+	nbd_reply_put_chunk(wire, request, flags, type,
+		(uint32_t)(bytes - nbd_reply_chunk_bytes(request)));
 	return bytes;
 }
 
 size_t
-nbd_reply_put_error(uint8_t *wire, uint64_t cookie, uint16_t flags,
-	uint32_t error, const char *message)
+nbd_reply_put_error(uint8_t *wire, const struct nbd_request *request,
+	uint16_t flags, uint32_t error, const char *message)
 {
 	uint8_t *end;
 
-	end = put_error_payload(wire + NBD_REPLY_CHUNK_BYTES, error, message);
-	return put_error_header(wire, cookie, flags, NBD_REPLY_TYPE_ERROR,
+	end = put_error_payload(wire + nbd_reply_chunk_bytes(request), error,
+		message);
+	return put_error_header(wire, request, flags, NBD_REPLY_TYPE_ERROR,
 		end);
 }
 
 size_t
-nbd_reply_put_error_offset(uint8_t *wire, uint64_t cookie, uint16_t flags,
-	uint32_t error, const char *message, uint64_t offset)
+nbd_reply_put_error_offset(uint8_t *wire, const struct nbd_request *request,
+	uint16_t flags, uint32_t error, const char *message, uint64_t offset)
 {
 	uint8_t *end;
 
-	end = put_error_payload(wire + NBD_REPLY_CHUNK_BYTES, error, message);
+	end = put_error_payload(wire + nbd_reply_chunk_bytes(request), error,
+		message);
 	nbd_put_be64(end, offset);
-	return put_error_header(wire, cookie, flags,
+	return put_error_header(wire, request, flags,
 		NBD_REPLY_TYPE_ERROR_OFFSET, end + 8);
 }
 
@@ -95,52 +115,68 @@ nbd_reply_header_bytes(const uint8_t wire[static 4])
 		return NBD_REPLY_SIMPLE_BYTES;
 	case NBD_STRUCTURED_REPLY_MAGIC:
 		return NBD_REPLY_CHUNK_BYTES;
+	case NBD_EXTENDED_REPLY_MAGIC:
+		return NBD_REPLY_EXTENDED_BYTES;
 	default:
 		return -EBADMSG;
 	}
+}
+
+/* Whether a list of extents, one of them at least, fills so many bytes. */
+static bool
+extents_fit(uint64_t bytes, unsigned fixed_bytes, unsigned extent_bytes)
+{
+	return bytes >= fixed_bytes + extent_bytes &&
+		(bytes - fixed_bytes) % extent_bytes == 0;
 }
 
 /* Whether a chunk of this type may have a payload this long. */
 static bool
-payload_bytes_fit(const struct nbd_reply *reply)
+payload_bytes_fit(const struct nbd_reply *chunk, uint64_t bytes)
 {
-	uint32_t bytes = reply->payload_bytes;
-
-	switch (reply->type) {
+	switch (chunk->type) {
 	case NBD_REPLY_TYPE_NONE:
 		return bytes == 0;
 	case NBD_REPLY_TYPE_OFFSET_DATA:
-		return bytes > 8;
+		return bytes > NBD_REPLY_DATA_FIXED_BYTES;
 	case NBD_REPLY_TYPE_OFFSET_HOLE:
-		return bytes == 12;
+		return bytes == NBD_REPLY_HOLE_FIXED_BYTES;
 	case NBD_REPLY_TYPE_BLOCK_STATUS:
-		return bytes >= 4 + NBD_REPLY_EXTENT_BYTES &&
-			(bytes - 4) % NBD_REPLY_EXTENT_BYTES == 0;
+		return !chunk->extended &&
+			extents_fit(bytes, NBD_REPLY_STATUS_FIXED_BYTES, 8);
+	case NBD_REPLY_TYPE_BLOCK_STATUS_EXT:
+		return chunk->extended && extents_fit(bytes,
+			NBD_REPLY_STATUS_EXT_FIXED_BYTES, 16);
 	case NBD_REPLY_TYPE_ERROR_OFFSET:
-		return bytes >= 6 + 8;
+		return bytes >= NBD_REPLY_ERROR_FIXED_BYTES + 8;
 	default:
-		return reply->type & NBD_REPLY_TYPE_FLAG_ERROR && bytes >= 6;
+		return chunk->type & NBD_REPLY_TYPE_FLAG_ERROR &&
+			bytes >= NBD_REPLY_ERROR_FIXED_BYTES;
 	}
 }
 
 static int
-parse_chunk(const uint8_t *wire, struct nbd_reply *reply)
+parse_chunk(const uint8_t *wire, bool extended, struct nbd_reply *reply)
 {
 	struct nbd_reply chunk = {
 		.cookie = nbd_get_be64(wire + 8),
-		.payload_bytes = nbd_get_be32(wire + 16),
+		.offset = extended ? nbd_get_be64(wire + 16) : 0,
 		.flags = nbd_get_be16(wire + 4),
 		.type = nbd_get_be16(wire + 6),
 		.structured = true,
+		.extended = extended,
 	};
+	uint64_t payload_bytes = extended ? nbd_get_be64(wire + 24) :
+		nbd_get_be32(wire + 16);
 
-	if (!payload_bytes_fit(&chunk))
+	if (!payload_bytes_fit(&chunk, payload_bytes))
 		return -EBADMSG;
-	if (chunk.payload_bytes > CHUNK_PAYLOAD_BYTES_MAX)
+	if (payload_bytes > CHUNK_PAYLOAD_BYTES_MAX)
 		return -EMSGSIZE;
 	if (chunk.type == NBD_REPLY_TYPE_NONE &&
 	    !(chunk.flags & NBD_REPLY_FLAG_DONE))
 		return -EBADMSG;
+	chunk.payload_bytes = (uint32_t)payload_bytes;
 	*reply = chunk;
 	return 0;
 }
@@ -158,7 +194,9 @@ nbd_reply_parse(const uint8_t *wire, struct nbd_reply *reply)
 		};
 		return 0;
 	case NBD_STRUCTURED_REPLY_MAGIC:
-		return parse_chunk(wire, reply);
+		return parse_chunk(wire, false, reply);
+	case NBD_EXTENDED_REPLY_MAGIC:
+		return parse_chunk(wire, true, reply);
 	default:
 		return -EBADMSG;
 	}
@@ -183,11 +221,38 @@ nbd_reply_extent(const struct nbd_reply_status *status, uint32_t index)
 	const uint8_t *wire;
 
 	assert(index < status->extent_count);
-	wire = status->extents + (size_t)index * NBD_REPLY_EXTENT_BYTES;
+	if (status->extended) {
+		wire = status->extents + (size_t)index * 16;
+		return (struct nbd_extent){
+			.length = nbd_get_be64(wire),
+			.state = nbd_get_be64(wire + 8),
+		};
+	}
+	wire = status->extents + (size_t)index * 8;
 	return (struct nbd_extent){
 		.length = nbd_get_be32(wire),
 		.state = nbd_get_be32(wire + 4),
 	};
+}
+
+/* The list of extents and what stands in front of it. */
+static int
+parse_status_fields(const struct nbd_reply *reply, const uint8_t *payload,
+	struct nbd_reply_status *status)
+{
+	status->context_id = nbd_get_be32(payload);
+	status->extended = reply->extended;
+	if (!reply->extended) {
+		status->extents = payload + NBD_REPLY_STATUS_FIXED_BYTES;
+		status->extent_count = (reply->payload_bytes -
+			NBD_REPLY_STATUS_FIXED_BYTES) / 8;
+		return 0;
+	}
+	status->extents = payload + NBD_REPLY_STATUS_EXT_FIXED_BYTES;
+	status->extent_count = (reply->payload_bytes -
+		NBD_REPLY_STATUS_EXT_FIXED_BYTES) / 16;
+	return nbd_get_be32(payload + 4) == status->extent_count ?
+		0 : -EBADMSG;
 }
 
 int
@@ -197,11 +262,10 @@ nbd_reply_parse_status(const struct nbd_reply *reply, const uint8_t *payload,
 	struct nbd_reply_status parsed;
 	uint32_t index;
 
-	assert(reply->type == NBD_REPLY_TYPE_BLOCK_STATUS);
-	parsed.context_id = nbd_get_be32(payload);
-	parsed.extent_count =
-		(reply->payload_bytes - 4) / NBD_REPLY_EXTENT_BYTES;
-	parsed.extents = payload + 4;
+	assert(reply->type == (reply->extended ?
+		NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS));
+	if (parse_status_fields(reply, payload, &parsed))
+		return -EBADMSG;
 	for (index = 0; index < parsed.extent_count; index++) {
 		if (nbd_reply_extent(&parsed, index).length == 0)
 			return -EBADMSG;

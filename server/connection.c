@@ -303,7 +303,10 @@ finish_all(struct connection *connection, struct request_list *list)
 	struct request *request;
 
 	while ((request = list_take(list))) {
-		connection->requests_in_flight--;
+		if (request->owner)
+			request_part_sent(request->owner);
+		else
+			connection->requests_in_flight--;
 		connection_memory_put(connection, request->memory);
 		request_put(connection->server_loop, request);
 	}

@@ -50,9 +50,6 @@ struct tls_session;
 #define CONNECTION_STRANGERS_MAX 10
 #define CONNECTION_STRANGERS_MS 10000
 
-/* Of base:allocation, the one context there is. */
-#define CONNECTION_CONTEXT_ID 1
-
 struct request_list {
 	struct request *first;
 	struct request *last;
@@ -65,7 +62,7 @@ struct connection {
 	struct sock sock;
 	struct tls_session *tls;	/* since STARTTLS, or NULL */
 	struct export *export;		/* NULL during the handshake */
-	struct nbd_terms terms;		/* since the handshake */
+	struct nbd_terms terms;		/* of the handshake, or a RESIZE */
 	struct co_start start;		/* of its own coroutine */
 	struct task arrival;		/* on the way to its loop */
 	int arrival_fd;
@@ -74,7 +71,7 @@ struct connection {
 	struct op receive;		/* the pooled receive */
 	struct co *room_waiter;		/* the receiver, short of room */
 	struct budget_waiter budget_waiter;	/* its place in the queue */
-	uint8_t partial[NBD_REQUEST_BYTES];	/* a header cut in two */
+	uint8_t partial[NBD_REQUEST_BYTES_MAX];	/* a header cut in two */
 	uint8_t partial_bytes;
 	bool payload_awaited;		/* by one of the requests in flight */
 	bool input_over;

@@ -7,6 +7,7 @@
 #include "proto/nbd.h"
 #include "qcow2/image.h"
 #include "runtime/log.h"
+#include "server/context.h"
 
 static uint16_t
 transmission_flags(const struct image *image)
@@ -69,7 +70,8 @@ export_add(struct export_table *table, const char *name,
 		return -ENOMEM;
 	}
 	export->image = image;
-	export->size_bytes = image_size_bytes(image);
+	atomic_init(&export->size_bytes, image_size_bytes(image));
+	export->contexts = context_standard(&export->contexts_count);
 	export->flags = transmission_flags(image);
 	export->block_size = (struct nbd_block_size){
 		.minimum = 1,
@@ -78,6 +80,14 @@ export_add(struct export_table *table, const char *name,
 	};
 	table->list[table->count++] = export;
 	return 0;
+}
+
+void
+export_allow_resize(struct export_table *table)
+{
+	for (unsigned i = 0; i < table->count; i++)
+		if (image_writable(table->list[i]->image))
+			table->list[i]->flags |= NBD_FLAG_SEND_RESIZE;
 }
 
 struct export *

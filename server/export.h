@@ -4,7 +4,7 @@
  *
  * The table is filled before the first client comes and does not change while
  * any is there, so all loops read it without a lock.  Only the number of
- * connections moves.
+ * connections moves, and, where clients may do that, the size.
  */
 #ifndef SERVER_EXPORT_H
 #define SERVER_EXPORT_H
@@ -16,6 +16,7 @@
 #include "proto/text.h"
 #include "runtime/co.h"
 
+struct context;
 struct image;
 
 #define EXPORTS_MAX 1024
@@ -28,9 +29,11 @@ struct export {
 	char *name;		/* may be empty */
 	char *description;	/* or NULL */
 	struct image *image;
-	uint64_t size_bytes;
-	uint16_t flags;		/* NBD_FLAG_, all but SEND_DF */
+	_Atomic uint64_t size_bytes;
+	uint16_t flags;		/* NBD_FLAG_, all that every client gets */
 	struct nbd_block_size block_size;
+	const struct context *contexts;	/* NBD_CONTEXTS_MAX at most */
+	unsigned contexts_count;
 	bool needs_tls;		/* clients have to start it first */
 	atomic_uint connections;
 };
@@ -46,6 +49,9 @@ struct export_table {
  */
 int export_add(struct export_table *table, const char *name,
     const char *description, struct image *image);
+
+/* From then on clients may change the size of the exports that they write. */
+void export_allow_resize(struct export_table *table);
 
 /* The export of that name, or NULL; of one alone, "" is a name too. */
 struct export *export_find(const struct export_table *table,

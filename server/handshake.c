@@ -21,6 +21,7 @@
 #include "server/allow.h"
 #include "server/channel.h"
 #include "server/connection.h"
+#include "server/context.h"
 #include "server/export.h"
 #include "server/server.h"
 #include "server/tls_session.h"
@@ -44,7 +45,9 @@ struct handshake {
 	uint32_t bytes;			/* received so far */
 	unsigned options;
 	bool structured_replies;
-	char *context_name;		/* the export base:allocation is for */
+	bool extended_headers;
+	uint64_t contexts;		/* selected; see struct nbd_terms */
+	char *context_name;		/* the export that they are for */
 
 	struct nbd_option option;	/* the one being answered */
 	uint8_t *data;
@@ -234,12 +237,34 @@ receive_option(struct handshake *handshake)
 
 /* ---- what leads on ---- */
 
+/* Chunks, of one kind or the other. */
+static bool
+has_chunks(const struct handshake *handshake)
+{
+	return handshake->structured_replies || handshake->extended_headers;
+}
+
+/* The contexts that were selected, if they are for the export of that name. */
+static uint64_t
+contexts_for(const struct handshake *handshake, struct nbd_text name)
+{
+	if (handshake->contexts == 0 ||
+	    !nbd_text_equal(name, handshake->context_name))
+		return 0;
+	return handshake->contexts;
+}
+
 static uint16_t
 transmission_flags(const struct handshake *handshake,
-    const struct export *export)
+    const struct export *export, struct nbd_text name)
 {
-	return export->flags |
-	    (handshake->structured_replies ? NBD_FLAG_SEND_DF : 0);
+	uint16_t flags = export->flags;
+
+	if (has_chunks(handshake))
+		flags |= NBD_FLAG_SEND_DF;
+	if (handshake->extended_headers && contexts_for(handshake, name))
+		flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
+	return flags;
 }
 
 /* False: the export has all the clients it may have. */
@@ -253,12 +278,13 @@ choose(struct handshake *handshake, struct export *export,
 	if (!export_enter(export, server->limits.export_connections_max))
 		return false;
 	connection->terms = (struct nbd_terms){
-		.export_bytes = export->size_bytes,
+		.export_bytes = atomic_load(&export->size_bytes),
 		.block_bytes_min = export->block_size.minimum,
-		.transmission_flags = transmission_flags(handshake, export),
-		.structured_replies = handshake->structured_replies,
-		.meta_context = handshake->context_name &&
-		    nbd_text_equal(name, handshake->context_name),
+		.transmission_flags = transmission_flags(handshake, export,
+		    name),
+		.structured_replies = has_chunks(handshake),
+		.extended_headers = handshake->extended_headers,
+		.contexts = contexts_for(handshake, name),
 	};
 	connection->export = export;
 	return true;
@@ -278,6 +304,12 @@ export_name(struct handshake *handshake)
 		connection_note(connection, "server is shutting down");
 		return -ESHUTDOWN;
 	}
+	if (handshake->extended_headers) {
+		connection_note(connection,
+		    "asked for an export by EXPORT_NAME after "
+		    "EXTENDED_HEADERS, which wants GO");
+		return -EPROTO;
+	}
 	err = nbd_option_parse_export_name(handshake->data,
 	    handshake->option.data_bytes, &name);
 	if (!err)
@@ -293,8 +325,8 @@ export_name(struct handshake *handshake)
 		return -EBUSY;
 	}
 	handshake->out_bytes = nbd_handshake_put_export(handshake->out,
-	    export->size_bytes, transmission_flags(handshake, export),
-	    no_zeroes);
+	    connection->terms.export_bytes,
+	    connection->terms.transmission_flags, no_zeroes);
 	return LEAD_ON;
 }
 
@@ -302,11 +334,14 @@ static void
 put_facts(struct handshake *handshake, const struct export *export,
     const struct nbd_option_go *go)
 {
+	const struct connection *connection = handshake->connection;
 	uint32_t option = handshake->option.type;
 
+	/* Of an export that is chosen, what its requests will be held to. */
 	handshake->out_bytes += nbd_option_reply_put_info_export(
-	    out_end(handshake), option, export->size_bytes,
-	    transmission_flags(handshake, export));
+	    out_end(handshake), option, connection->export ?
+	    connection->terms.export_bytes : atomic_load(&export->size_bytes),
+	    transmission_flags(handshake, export, go->name));
 	if (nbd_option_go_wants(go, NBD_INFO_BLOCK_SIZE))
 		handshake->out_bytes += nbd_option_reply_put_info_block_size(
 		    out_end(handshake), option, &export->block_size);
@@ -369,68 +404,113 @@ list(struct handshake *handshake)
 	return put_ack(handshake);
 }
 
-/* LIST takes "base:" as a wildcard; SET takes names only. */
+/* A name, or (in LIST) what names begin with, up to a colon: "base:". */
 static bool
-asks_for_allocation(struct nbd_option_meta *meta, bool listing)
+query_matches(struct nbd_text query, const char *name, bool listing)
 {
-	struct nbd_text query;
-	bool asked = listing && meta->queries == 0;
+	if (nbd_text_equal(query, name))
+		return true;
+	return listing && query.bytes > 0 && query.bytes < strlen(name) &&
+	    query.start[query.bytes - 1] == ':' &&
+	    !memcmp(query.start, name, query.bytes);
+}
 
-	while (nbd_option_next_query(meta, &query)) {
-		if (nbd_text_equal(query, NBD_META_CONTEXT_ALLOCATION))
-			asked = true;
-		if (listing && nbd_text_equal(query, NBD_META_CONTEXT_BASE))
-			asked = true;
-	}
+/* The contexts of the export that are asked for. */
+static uint64_t
+contexts_asked(const struct export *export, struct nbd_option_meta *meta,
+    bool listing)
+{
+	bool all = listing && meta->queries == 0;
+	struct nbd_text query;
+	uint64_t asked = 0;
+
+	for (unsigned i = 0; all && i < export->contexts_count; i++)
+		asked |= UINT64_C(1) << i;
+	while (nbd_option_next_query(meta, &query))
+		for (unsigned i = 0; i < export->contexts_count; i++)
+			if (query_matches(query, export->contexts[i].name,
+			    listing))
+				asked |= UINT64_C(1) << i;
 	return asked;
 }
 
-static int
-remember_context(struct handshake *handshake, struct nbd_text name)
+static co_fn int
+put_contexts(struct handshake *handshake, const struct export *export,
+    uint64_t asked)
 {
-	handshake->context_name = strndup(name.start ? name.start : "",
-	    name.bytes);
-	if (handshake->context_name)
-		return 0;
-	connection_note(handshake->connection, "out of memory");
-	return -ENOMEM;
+	bool listing = handshake->option.type == NBD_OPT_LIST_META_CONTEXT;
+
+	for (unsigned i = 0; i < export->contexts_count; i++) {
+		if (!(asked >> i & 1))
+			continue;
+		handshake->out_bytes += nbd_option_reply_put_meta_context(
+		    out_end(handshake), handshake->option.type,
+		    listing ? 0 : i + 1,
+		    nbd_text_of(export->contexts[i].name));
+		if (handshake->out_bytes > NBD_OPTION_REPLY_BYTES_MAX) {
+			int err = send_out(handshake);
+
+			if (err)
+				return err;
+		}
+	}
+	return put_ack(handshake);
 }
 
 static int
+remember_contexts(struct handshake *handshake, struct nbd_text name,
+    uint64_t asked)
+{
+	handshake->context_name = strndup(name.start ? name.start : "",
+	    name.bytes);
+	if (!handshake->context_name) {
+		connection_note(handshake->connection, "out of memory");
+		return -ENOMEM;
+	}
+	handshake->contexts = asked;
+	return 0;
+}
+
+static void
+forget_contexts(struct handshake *handshake)
+{
+	free(handshake->context_name);
+	handshake->context_name = NULL;
+	handshake->contexts = 0;
+}
+
+static co_fn int
 meta_context(struct handshake *handshake)
 {
 	bool listing = handshake->option.type == NBD_OPT_LIST_META_CONTEXT;
+	const struct export *export;
 	struct nbd_option_meta meta;
+	uint64_t asked;
 	uint32_t error;
 	int err;
 
 	/* Setting replaces what was set before, even if it fails. */
-	if (!listing) {
-		free(handshake->context_name);
-		handshake->context_name = NULL;
-	}
-	if (!handshake->structured_replies)
+	if (!listing)
+		forget_contexts(handshake);
+	if (!has_chunks(handshake))
 		return put_error(handshake, NBD_REP_ERR_INVALID,
-		    "structured replies come first");
+		    "structured replies or extended headers come first");
 	err = nbd_option_parse_meta(handshake->data,
 	    handshake->option.data_bytes, &meta);
 	if (err)
 		return put_error(handshake, NBD_REP_ERR_INVALID,
 		    "the option's lengths do not add up");
-	error = objection(handshake, export_find(handshake->exports,
-	    meta.name));
+	export = export_find(handshake->exports, meta.name);
+	error = objection(handshake, export);
 	if (error)
 		return put_objection(handshake, error);
-	if (asks_for_allocation(&meta, listing)) {
-		handshake->out_bytes += nbd_option_reply_put_meta_context(
-		    out_end(handshake), handshake->option.type,
-		    listing ? 0 : CONNECTION_CONTEXT_ID,
-		    nbd_text_of(NBD_META_CONTEXT_ALLOCATION));
-		err = listing ? 0 : remember_context(handshake, meta.name);
+	asked = contexts_asked(export, &meta, listing);
+	if (!listing && asked) {
+		err = remember_contexts(handshake, meta.name, asked);
 		if (err)
 			return err;
 	}
-	return put_ack(handshake);
+	return put_contexts(handshake, export, asked);
 }
 
 static co_fn int
@@ -447,7 +527,18 @@ abort_handshake(struct handshake *handshake)
 static int
 structured_reply(struct handshake *handshake)
 {
+	if (handshake->extended_headers)
+		return put_error(handshake, NBD_REP_ERR_EXT_HEADER_REQD,
+		    "extended headers were agreed upon already");
 	handshake->structured_replies = true;
+	return put_ack(handshake);
+}
+
+/* Chunks belong to them, whether structured replies came first or not. */
+static int
+extended_headers(struct handshake *handshake)
+{
+	handshake->extended_headers = true;
 	return put_ack(handshake);
 }
 
@@ -456,8 +547,8 @@ static void
 forget(struct handshake *handshake)
 {
 	handshake->structured_replies = false;
-	free(handshake->context_name);
-	handshake->context_name = NULL;
+	handshake->extended_headers = false;
+	forget_contexts(handshake);
 }
 
 /* There is no way back: a client for whom TLS fails is cut off. */
@@ -485,7 +576,8 @@ static bool
 must_be_empty(uint32_t option)
 {
 	return option == NBD_OPT_LIST || option == NBD_OPT_STARTTLS ||
-	    option == NBD_OPT_STRUCTURED_REPLY;
+	    option == NBD_OPT_STRUCTURED_REPLY ||
+	    option == NBD_OPT_EXTENDED_HEADERS;
 }
 
 static co_fn int
@@ -521,6 +613,8 @@ answer_option(struct handshake *handshake)
 		return go(handshake);
 	case NBD_OPT_STRUCTURED_REPLY:
 		return structured_reply(handshake);
+	case NBD_OPT_EXTENDED_HEADERS:
+		return extended_headers(handshake);
 	case NBD_OPT_LIST_META_CONTEXT:
 	case NBD_OPT_SET_META_CONTEXT:
 		return meta_context(handshake);

@@ -4,7 +4,7 @@
  *
  * One pooled receive yields up to 64 KiB, so up to 2,340 requests without
  * payload are parsed for one system call, in place.  Copied are: a header that
- * was cut in two (28 bytes at most), the part of a write's payload that came
+ * was cut in two (32 bytes at most), the part of a write's payload that came
  * with its header, and, where the receiver has to wait with unparsed bytes
  * left, those.  The rest of a payload is received straight into the request's
  * buffer.  The pooled buffer is given back before any suspension: it belongs
@@ -31,36 +31,57 @@ next_header(struct input *input)
 {
 	struct connection *connection = input->connection;
 	const uint8_t *header = input->next;
+	size_t bytes = nbd_request_bytes(connection->terms.extended_headers);
 
-	if (connection->partial_bytes == 0 &&
-	    input->left >= NBD_REQUEST_BYTES) {
-		input_skip(input, NBD_REQUEST_BYTES);
+	if (connection->partial_bytes == 0 && input->left >= bytes) {
+		input_skip(input, bytes);
 		return header;
 	}
 	connection->partial_bytes += (uint8_t)input_take(input,
 	    connection->partial + connection->partial_bytes,
-	    NBD_REQUEST_BYTES - connection->partial_bytes);
-	if (connection->partial_bytes < NBD_REQUEST_BYTES)
+	    bytes - connection->partial_bytes);
+	if (connection->partial_bytes < bytes)
 		return NULL;
 	connection->partial_bytes = 0;
 	return connection->partial;
 }
 
+/* The next bytes, wherever they are. */
+static co_fn int
+receive_bytes(struct input *input, void *target, size_t bytes)
+{
+	size_t taken = input_take(input, target, bytes);
+
+	if (taken == bytes)
+		return 0;
+	return input_receive(input, (char *)target + taken, bytes - taken);
+}
+
+/* The data of a write. */
 static co_fn int
 receive_payload(struct input *input, struct request *request)
 {
-	size_t length = request->wire.length;
-	size_t taken;
+	int err = request_get_data(request, request->wire.length);
 
-	request->data = buf_get(length);
-	request->data_bytes = length;
-	if (!request->data)
-		return -ENOMEM;
-	taken = input_take(input, request->data, length);
-	if (taken == length)
-		return 0;
-	return input_receive(input, (char *)request->data + taken,
-	    length - taken);
+	return err ? err : receive_bytes(input, request->data,
+	    request->wire.length);
+}
+
+/* The contexts of a block status; *errorp, if they make no sense. */
+static co_fn int
+receive_choice(struct input *input, struct request *request, uint32_t *errorp)
+{
+	uint8_t payload[NBD_STATUS_CHOICE_BYTES_MAX];
+	int err = receive_bytes(input, payload, request->wire.length);
+
+	if (err)
+		return err;
+	*errorp = nbd_request_choose(&request->wire,
+	    &input->connection->terms, payload, &request->contexts);
+	if (*errorp)
+		request->why = "its payload has no good length, or contexts "
+		    "twice or that were not selected";
+	return 0;
 }
 
 /* Of a write that is refused: its payload must not be taken for requests. */
@@ -102,6 +123,7 @@ admit(struct connection *connection, const struct nbd_request *wire,
 	}
 	request->connection = connection;
 	request->wire = *wire;
+	request->contexts = connection->terms.contexts;
 	request->memory = memory;
 	connection->requests_in_flight++;
 	connection->requests_count++;
@@ -126,12 +148,44 @@ judge(const struct connection *connection, const struct nbd_request *wire)
 	return nbd_request_check(wire, &connection->terms);
 }
 
+/* What follows the header; *errorp, if that is no good. */
+static co_fn int
+take_payload(struct input *input, struct request *request, uint64_t payload,
+    uint32_t *errorp)
+{
+	int err;
+
+	input->connection->payload_awaited = true;
+	if (*errorp)
+		err = drop_payload(input, payload);
+	else if (nbd_request_has_choice(&request->wire))
+		err = receive_choice(input, request, errorp);
+	else
+		err = receive_payload(input, request);
+	input->connection->payload_awaited = false;
+	return err;
+}
+
+static void
+refuse(struct request *request, uint32_t error)
+{
+	const struct nbd_request *wire = &request->wire;
+
+	log_debug("request refused peer=\"%s\" command=%s offset=%llu "
+	    "length=%llu error=%u", request->connection->peer.name,
+	    nbd_request_name(wire->type), (unsigned long long)wire->offset,
+	    (unsigned long long)wire->length, error);
+	request_fail(request, error);
+	connection_reply(request);
+}
+
 static co_fn int
 begin_request(struct input *input, const struct nbd_request *wire)
 {
 	struct connection *connection = input->connection;
 	uint32_t error = judge(connection, wire);
-	uint64_t memory = error ? 0 : request_memory(wire);
+	uint64_t memory = error ? 0 : request_memory(wire,
+	    &connection->terms);
 	uint64_t payload = nbd_request_payload_bytes(wire);
 	struct request *request;
 	int err = 0;
@@ -146,26 +200,16 @@ begin_request(struct input *input, const struct nbd_request *wire)
 	request = admit(connection, wire, memory);
 	if (!request)
 		return -ENOMEM;
-	connection->payload_awaited = payload > 0;
-	if (payload > 0 && error)
-		err = drop_payload(input, payload);
-	else if (payload > 0)
-		err = receive_payload(input, request);
-	connection->payload_awaited = false;
+	if (payload > 0)
+		err = take_payload(input, request, payload, &error);
 	if (err) {
 		dismiss(request);
 		return err;
 	}
-	if (!error) {
+	if (error)
+		refuse(request, error);
+	else
 		co_start(&request->start, request_run, request);
-		return 0;
-	}
-	log_debug("request refused peer=\"%s\" command=%s offset=%llu "
-	    "length=%llu error=%u", connection->peer.name,
-	    nbd_request_name(wire->type), (unsigned long long)wire->offset,
-	    (unsigned long long)wire->length, error);
-	request_fail(request, error);
-	connection_reply(request);
 	return 0;
 }
 
@@ -177,7 +221,8 @@ parse_some(struct input *input)
 
 	while ((header = next_header(input))) {
 		struct nbd_request wire;
-		int err = nbd_request_parse(header, &wire);
+		int err = nbd_request_parse(header,
+		    input->connection->terms.extended_headers, &wire);
 
 		if (err)
 			return err;

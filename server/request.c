@@ -18,18 +18,13 @@
 #include "proto/error.h"
 #include "qcow2/image.h"
 #include "runtime/buf.h"
-#include "server/channel.h"
 #include "server/connection.h"
 #include "server/export.h"
+#include "server/read.h"
+#include "server/request_explain.h"
+#include "server/resize_request.h"
 #include "server/server.h"
-#include "server/splice.h"
-
-/* What stands between two runs of data: the hole, and the next run's header. */
-#define BETWEEN_BYTES (NBD_REPLY_HOLE_BYTES + NBD_REPLY_DATA_BYTES)
-
-/* Extents asked of the image at once, and how often for one reply. */
-#define STATUS_BATCH 64
-#define STATUS_CALLS_MAX 1024
+#include "server/status.h"
 
 /* ---- memory ---- */
 
@@ -46,6 +41,10 @@ request_get(struct server_loop *server_loop)
 		if (!request)
 			return NULL;
 	}
+	request->owner = NULL;
+	request->parts_out = 0;
+	request->why = NULL;
+	request->failed_at_known = false;
 	request->data = NULL;
 	request->data_bytes = 0;
 	request->memory = 0;
@@ -80,31 +79,34 @@ request_drain(struct server_loop *server_loop)
 }
 
 uint64_t
-request_memory(const struct nbd_request *wire)
+request_memory(const struct nbd_request *wire, const struct nbd_terms *terms)
 {
 	switch (wire->type) {
 	case NBD_CMD_READ:
+		return read_memory(wire, terms);
 	case NBD_CMD_WRITE:
 		return wire->length;
 	case NBD_CMD_BLOCK_STATUS:
-		return REQUEST_EXTENTS_MAX * NBD_REPLY_EXTENT_BYTES;
+		return status_bytes(wire);
 	default:
 		return 0;
 	}
 }
 
-/* The payload is done with before its reply has left. */
-static void
-release_data(struct request *request)
+void
+request_release_data(struct request *request)
 {
 	buf_put(request->data, request->data_bytes);
 	request->data = NULL;
+	/* Of a long read it is for all parts, some of which are still here. */
+	if (request->parts_out > 0)
+		return;
 	connection_memory_put(request->connection, request->memory);
 	request->memory = 0;
 }
 
-static int
-get_data(struct request *request, size_t bytes)
+int
+request_get_data(struct request *request, size_t bytes)
 {
 	assert(!request->data);
 	request->data = buf_get(bytes);
@@ -112,207 +114,53 @@ get_data(struct request *request, size_t bytes)
 	return request->data ? 0 : -ENOMEM;
 }
 
-/* ---- replies ---- */
-
-static void
-add_iov(struct request *request, void *data, size_t bytes)
+void
+request_add_iov(struct request *request, void *data, size_t bytes)
 {
 	assert(request->iov_count < REQUEST_IOV_MAX);
 	request->iov[request->iov_count++] =
 	    (struct iovec){.iov_base = data, .iov_len = bytes};
 }
 
-static void
-reply_simple(struct request *request, uint32_t error)
-{
-	add_iov(request, request->head, nbd_reply_put_simple(request->head,
-	    request->wire.cookie, error));
-}
+/* ---- replies ---- */
 
-static const char *
-error_message(uint32_t error)
+static void
+reply_success(struct request *request)
 {
-	switch (error) {
-	case NBD_EPERM:
-		return "the export is read-only";
-	case NBD_EIO:
-		return "the server's storage failed; its log says where";
-	case NBD_EINVAL:
-		return "the request is not valid for this export";
-	case NBD_ENOSPC:
-		return "no space left, or past the end of the export";
-	case NBD_EOVERFLOW:
-		return "the request is too long";
-	case NBD_ENOTSUP:
-		return "zeroing this range would not be fast";
-	case NBD_ESHUTDOWN:
-		return "the server is shutting down";
-	default:
-		return NULL;
-	}
+	const struct nbd_request *wire = &request->wire;
+
+	request_add_iov(request, request->head, wire->extended ?
+	    nbd_reply_put_none(request->head, wire) :
+	    nbd_reply_put_simple(request->head, wire->cookie, NBD_SUCCESS));
 }
 
 void
 request_fail(struct request *request, uint32_t error)
 {
+	const struct nbd_request *wire = &request->wire;
+	char text[REQUEST_TEXT_BYTES + 1];
 	size_t bytes;
 
 	assert(error != NBD_SUCCESS);
 	request->iov_count = 0;
 	request->spliced_bytes = 0;
 	if (!request->connection->terms.structured_replies) {
-		reply_simple(request, error);
+		request_add_iov(request, request->head, nbd_reply_put_simple(
+		    request->head, wire->cookie, error));
 		return;
 	}
-	bytes = nbd_reply_put_error(request->head, request->wire.cookie,
-	    NBD_REPLY_FLAG_DONE, error, error_message(error));
-	assert(bytes <= REQUEST_HEAD_BYTES);
-	add_iov(request, request->head, bytes);
-}
-
-/* Of one chunk of data, or of the data behind a simple reply. */
-void
-request_add_data_head(struct request *request)
-{
-	const struct nbd_request *wire = &request->wire;
-
-	if (request->connection->terms.structured_replies)
-		add_iov(request, request->head, nbd_reply_put_data(
-		    request->head, wire->cookie, NBD_REPLY_FLAG_DONE,
-		    wire->offset, (uint32_t)wire->length));
+	request_explain(request, error, text, sizeof(text));
+	if (request->failed_at_known)
+		bytes = nbd_reply_put_error_offset(request->head, wire,
+		    NBD_REPLY_FLAG_DONE, error, text, request->failed_at);
 	else
-		reply_simple(request, NBD_SUCCESS);
-}
-
-static void
-reply_whole(struct request *request)
-{
-	request_add_data_head(request);
-	add_iov(request, request->data, request->wire.length);
-}
-
-static void
-reply_all_hole(struct request *request)
-{
-	const struct nbd_request *wire = &request->wire;
-
-	release_data(request);
-	add_iov(request, request->head, nbd_reply_put_hole(request->head,
-	    wire->cookie, NBD_REPLY_FLAG_DONE, wire->offset,
-	    (uint32_t)wire->length));
-}
-
-/*
- * Data and holes in turn.  The headers between two runs of data are put into
- * the end of the hole that parts them, whose bytes nobody needs; so they and
- * the run behind them are one piece.
- */
-static void
-reply_sparse(struct request *request, const struct image_holes *holes)
-{
-	const struct nbd_request *wire = &request->wire;
-	uint8_t *data = request->data;
-	uint32_t first = holes->list[0].offset;
-
-	if (first > 0) {
-		add_iov(request, request->head, nbd_reply_put_data(
-		    request->head, wire->cookie, 0, wire->offset, first));
-		add_iov(request, data, first);
-	}
-	for (unsigned i = 0; i < holes->count; i++) {
-		const struct image_hole *hole = &holes->list[i];
-		uint32_t begin = hole->offset + hole->length;
-		uint32_t end = i + 1 < holes->count ?
-		    holes->list[i + 1].offset : (uint32_t)wire->length;
-		uint8_t *put = data + begin - BETWEEN_BYTES;
-
-		assert(hole->length >= BETWEEN_BYTES && begin <= wire->length);
-		nbd_reply_put_hole(put, wire->cookie,
-		    begin == wire->length ? NBD_REPLY_FLAG_DONE : 0,
-		    wire->offset + hole->offset, hole->length);
-		if (begin == wire->length) {
-			add_iov(request, put, NBD_REPLY_HOLE_BYTES);
-			return;
-		}
-		nbd_reply_put_data(put + NBD_REPLY_HOLE_BYTES, wire->cookie,
-		    end == wire->length ? NBD_REPLY_FLAG_DONE : 0,
-		    wire->offset + begin, end - begin);
-		add_iov(request, put, BETWEEN_BYTES + (end - begin));
-	}
-}
-
-/* Fills in holes that are too short to hold the headers they would cost. */
-static void
-fill_short_holes(uint8_t *data, struct image_holes *holes)
-{
-	unsigned kept = 0;
-
-	for (unsigned i = 0; i < holes->count; i++) {
-		const struct image_hole hole = holes->list[i];
-
-		if (hole.length < BETWEEN_BYTES)
-			memset(data + hole.offset, 0, hole.length);
-		else
-			holes->list[kept++] = hole;
-	}
-	holes->count = kept;
+		bytes = nbd_reply_put_error(request->head, wire,
+		    NBD_REPLY_FLAG_DONE, error, text);
+	assert(bytes <= REQUEST_HEAD_BYTES);
+	request_add_iov(request, request->head, bytes);
 }
 
 /* ---- the commands ---- */
-
-static co_fn int
-copy_read(struct request *request)
-{
-	const struct nbd_request *wire = &request->wire;
-	struct connection *connection = request->connection;
-	struct image_hole list[REQUEST_HOLES_MAX];
-	struct image_holes holes = {.max = REQUEST_HOLES_MAX, .list = list};
-	bool sparse = connection->terms.structured_replies &&
-	    !(wire->flags & NBD_CMD_FLAG_DF);
-	int err;
-
-	err = get_data(request, wire->length);
-	if (err)
-		return err;
-	err = image_read(connection->export->image, wire->offset,
-	    request->data, wire->length, sparse ? &holes : NULL);
-	if (err)
-		return err;
-	connection->bytes_read += wire->length;
-	fill_short_holes(request->data, &holes);
-	if (holes.count == 0)
-		reply_whole(request);
-	else if (list[0].length == wire->length)
-		reply_all_hole(request);
-	else
-		reply_sparse(request, &holes);
-	return 0;
-}
-
-static co_fn int
-serve_read(struct request *request)
-{
-	const struct nbd_request *wire = &request->wire;
-	struct connection *connection = request->connection;
-	int result = 0;
-
-	if (wire->length == 0) {
-		if (connection->terms.structured_replies)
-			add_iov(request, request->head, nbd_reply_put_none(
-			    request->head, wire->cookie));
-		return 0;
-	}
-	if (wire->length >= SPLICE_READ_BYTES_MIN &&
-	    !channel_encrypts(connection))
-		result = splice_read(request);
-	if (result == 0)
-		return copy_read(request);
-	if (result < 0)
-		return result;
-	connection->bytes_read += wire->length;
-	release_data(request);
-	return 0;
-}
 
 /* Only FUA, NO_HOLE and FAST_ZERO mean something to an image. */
 static unsigned
@@ -340,103 +188,10 @@ serve_write(struct request *request)
 		return 0;
 	err = image_write(connection->export->image, wire->offset,
 	    request->data, wire->length, image_flags(wire));
-	release_data(request);
+	request_release_data(request);
 	if (!err)
 		connection->bytes_written += wire->length;
 	return err;
-}
-
-/* The states of an extent, as base:allocation defines them. */
-static uint32_t
-extent_state(const struct image_extent *extent)
-{
-	if (!extent->zero)
-		return 0;
-	return NBD_STATE_ZERO | (extent->allocated ? 0 : NBD_STATE_HOLE);
-}
-
-/* The list of extents that is being made: neighbours alike are merged. */
-struct status {
-	uint8_t *put;
-	unsigned count;		/* written */
-	unsigned max;
-	struct nbd_extent last;	/* not written yet, if its length is not 0 */
-};
-
-/* False once the list is full. */
-static bool
-status_add(struct status *status, const struct image_extent *extent)
-{
-	uint32_t state = extent_state(extent);
-
-	if (status->last.length > 0 && status->last.state == state) {
-		status->last.length += (uint32_t)extent->length;
-		return true;
-	}
-	if (status->last.length > 0) {
-		status->put += nbd_reply_put_extent(status->put,
-		    &status->last);
-		status->count++;
-	}
-	status->last = (struct nbd_extent){
-		.length = (uint32_t)extent->length, .state = state,
-	};
-	return status->count < status->max;
-}
-
-/* Walks the range until it is covered, the list full or enough work done. */
-static co_fn int
-status_collect(struct image *image, const struct nbd_request *wire,
-    struct status *status)
-{
-	struct image_extent extents[STATUS_BATCH];
-	uint64_t guest = wire->offset;
-	uint64_t left = wire->length;
-
-	for (unsigned call = 0; call < STATUS_CALLS_MAX && left > 0; call++) {
-		unsigned count;
-		int err = image_status(image, guest, left, extents,
-		    STATUS_BATCH, &count);
-
-		if (err)
-			return err;
-		assert(count > 0);
-		for (unsigned i = 0; i < count; i++) {
-			assert(extents[i].length > 0 &&
-			    extents[i].length <= left);
-			if (!status_add(status, &extents[i]))
-				return 0;
-			guest += extents[i].length;
-			left -= extents[i].length;
-		}
-	}
-	status->put += nbd_reply_put_extent(status->put, &status->last);
-	status->count++;
-	return 0;
-}
-
-static co_fn int
-serve_status(struct request *request)
-{
-	const struct nbd_request *wire = &request->wire;
-	struct connection *connection = request->connection;
-	struct status status = {0};
-	int err = get_data(request, request->memory);
-
-	if (err)
-		return err;
-	status.put = request->data;
-	status.max = wire->flags & NBD_CMD_FLAG_REQ_ONE ?
-	    1 : REQUEST_EXTENTS_MAX;
-	err = status_collect(connection->export->image, wire, &status);
-	if (err)
-		return err;
-	add_iov(request, request->head, nbd_reply_put_status(request->head,
-	    wire->cookie, NBD_REPLY_FLAG_DONE, CONNECTION_CONTEXT_ID,
-	    status.count));
-	add_iov(request, request->data,
-	    (size_t)status.count * NBD_REPLY_EXTENT_BYTES);
-	return 0;
 }
 
 static co_fn int
@@ -447,13 +202,15 @@ carry_out(struct request *request)
 
 	switch (wire->type) {
 	case NBD_CMD_READ:
-		return serve_read(request);
+		return read_run(request);
 	case NBD_CMD_WRITE:
 		return serve_write(request);
 	case NBD_CMD_FLUSH:
 		return image_flush(image);
 	case NBD_CMD_BLOCK_STATUS:
-		return serve_status(request);
+		return status_run(request);
+	case NBD_CMD_RESIZE:
+		return resize_run(request);
 	}
 	if (wire->length == 0)
 		return 0;
@@ -471,6 +228,25 @@ carry_out(struct request *request)
 	return -EINVAL;
 }
 
+/*
+ * The error of what failed with err.  The disk may have become shorter, by
+ * another client, than this one knows: then the range says why.
+ */
+static uint32_t
+error_of(struct request *request, int err)
+{
+	struct connection *connection = request->connection;
+	struct nbd_terms terms = connection->terms;
+	uint32_t error = NBD_SUCCESS;
+
+	terms.export_bytes = atomic_load(&connection->export->size_bytes);
+	if (err == -EINVAL)
+		error = nbd_request_check(&request->wire, &terms);
+	if (error)
+		request->why = nbd_request_refusal(&request->wire, &terms);
+	return error ? error : nbd_error_from_errno(err, &request->wire);
+}
+
 void
 request_run(void *arg)
 {
@@ -478,9 +254,8 @@ request_run(void *arg)
 	int err = carry_out(request);
 
 	if (err)
-		request_fail(request, nbd_error_from_errno(err,
-		    &request->wire));
+		request_fail(request, error_of(request, err));
 	else if (request->iov_count == 0 && request->spliced_bytes == 0)
-		reply_simple(request, NBD_SUCCESS);
+		reply_success(request);
 	connection_reply(request);
 }

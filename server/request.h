@@ -4,10 +4,14 @@
  *
  * Its memory comes from a list of its loop's and holds all that it needs but
  * the payload: the start of its coroutine, the reply's headers, the iovecs.
+ *
+ * A long read is answered part by part, and other replies go in between.  Each
+ * part but the last is carried by a request of its own, which has an owner.
  */
 #ifndef SERVER_REQUEST_H
 #define SERVER_REQUEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
 #include "proto/reply.h"
@@ -21,11 +25,12 @@ struct server_loop;
 #define REQUEST_HOLES_MAX 14
 #define REQUEST_IOV_MAX (REQUEST_HOLES_MAX + 2)
 
-/* The longest head: an error chunk with one of our messages. */
-#define REQUEST_HEAD_BYTES 128
+/* The longest text of an error. */
+#define REQUEST_TEXT_BYTES 384
 
-/* Extents in one reply to BLOCK_STATUS; clients ask again for the rest. */
-#define REQUEST_EXTENTS_MAX 8192u
+/* The longest head: an error chunk with such a text, and an offset. */
+#define REQUEST_HEAD_BYTES (NBD_REPLY_HEADER_BYTES_MAX + \
+    NBD_REPLY_ERROR_FIXED_BYTES + REQUEST_TEXT_BYTES + 8)
 
 /* Requests that a loop keeps for reuse. */
 #define REQUESTS_FREE_MAX 256
@@ -35,6 +40,21 @@ struct request {
 	struct connection *connection;
 	struct co_start start;
 	struct nbd_request wire;
+	uint64_t contexts;	/* of a BLOCK_STATUS; see struct nbd_terms */
+
+	/* Of a read: what this reply is about. */
+	uint64_t part_offset;
+	uint32_t part_bytes;
+	uint16_t part_flags;	/* NBD_REPLY_FLAG_DONE with the last one */
+	struct request *owner;	/* whose part it carries, or NULL */
+	unsigned parts_out;	/* of the owner: carried, and not sent yet */
+	struct co *parts_waiter;
+
+	/* What is known of an error. */
+	const char *why;	/* or NULL */
+	bool failed_at_known;
+	uint64_t failed_at;
+
 	void *data;		/* from buf_get(data_bytes), or NULL */
 	size_t data_bytes;
 	uint64_t memory;	/* its part of memory_in_flight */
@@ -53,8 +73,9 @@ void request_put(struct server_loop *server_loop, struct request *request);
 /* Frees what the calling loop keeps. */
 void request_drain(struct server_loop *server_loop);
 
-/* Bytes of buffer that carrying it out will take. */
-uint64_t request_memory(const struct nbd_request *wire);
+/* Bytes of buffer that carrying it out will take at once. */
+uint64_t request_memory(const struct nbd_request *wire,
+    const struct nbd_terms *terms);
 
 /*
  * The coroutine of a request that nbd_request_check() passed; of a write, the
@@ -62,10 +83,24 @@ uint64_t request_memory(const struct nbd_request *wire);
  */
 co_fn void request_run(void *request);
 
-/* Begins the reply to a read: what stands in front of all of its data. */
-void request_add_data_head(struct request *request);
-
-/* Makes an error its reply, without a coroutine: connection_reply() is next. */
+/*
+ * Makes an error its reply, without a coroutine: connection_reply() is next.
+ * Chunks tell a person request->why, or what else is known.
+ */
 void request_fail(struct request *request, uint32_t error);
+
+/* A part has left, or never will: its owner may go on. */
+void request_part_sent(struct request *owner);
+
+/* ---- among the files that carry requests out ---- */
+
+/* A buffer for its payload, which request_put() frees.  -ENOMEM. */
+int request_get_data(struct request *request, size_t bytes);
+
+/* The payload is done with before its reply has left. */
+void request_release_data(struct request *request);
+
+/* Adds to the reply. */
+void request_add_iov(struct request *request, void *data, size_t bytes);
 
 #endif

@@ -171,7 +171,7 @@ log_export(const struct export *export)
 	log_info("serving export=\"%s\" image=%s size=\"%s\"%s",
 	    log_quote(name, sizeof(name), export->name,
 	    (int)strlen(export->name)), image_path(image),
-	    size_print(size, export->size_bytes),
+	    size_print(size, image_size_bytes(image)),
 	    image_writable(image) ? "" : " read-only=yes");
 	while ((image = image_backing(image)))
 		log_info("opened as backing file image=%s export=\"%s\"",

@@ -13,6 +13,7 @@
 #include "runtime/iov.h"
 #include "server/connection.h"
 #include "server/export.h"
+#include "server/read.h"
 #include "server/request.h"
 #include "server/splice.h"
 
@@ -80,11 +81,10 @@ plan_with_room(struct request *request, struct image_plan *plan,
     struct splice_pipe **pipep)
 {
 	struct connection *connection = request->connection;
-	const struct nbd_request *wire = &request->wire;
 
 	for (;;) {
 		int result = image_plan(connection->export->image,
-		    wire->offset, wire->length, plan);
+		    request->part_offset, request->part_bytes, plan);
 		unsigned pieces;
 
 		if (result != 1)
@@ -135,7 +135,7 @@ splice_read(struct request *request)
 		splice_settle(connection);
 		return 0;
 	}
-	request_add_data_head(request);
+	read_add_data_head(request);
 	result = fill(request, &plan, pipe);
 	if (result == 0)
 		return 1;

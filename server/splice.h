@@ -22,8 +22,8 @@ struct task;
 #define SPLICE_REPLY_BYTES_MAX 256
 
 /*
- * Answers the read if all of it is cached data: 1, and the reply is in the
- * connection's pipe, so that connection_reply() has to follow without a
+ * Answers the part of a read if all of it is cached data: 1, and the reply is
+ * in the connection's pipe, so that connection_reply() has to follow without a
  * suspension.  0: it is to be read.  -errno.
  */
 co_fn int splice_read(struct request *request);

@@ -3,8 +3,8 @@
  * Fuzzes both sides of transmission: request.h, error.h, reply.h.
  *
  * The first byte of the input chooses the side.  Even: 12 bytes of terms and
- * then what a client sends, requests and payloads.  Odd: what a server sends,
- * replies and chunks.
+ * then what a client sends, requests and payloads, with the kind of headers
+ * that the terms say.  Odd: what a server sends, replies and chunks.
  *
  * Beyond not crashing: no request passes that could touch what it must not,
  * no error is sent that is not defined or not allowed there, and what a
@@ -35,8 +35,11 @@ take_terms(struct input *input, struct nbd_terms *terms)
 	terms->transmission_flags = nbd_get_be16(wire + 8);
 	terms->transmission_flags |= NBD_FLAG_HAS_FLAGS;
 	terms->block_bytes_min = UINT32_C(1) << wire[10] % 17;
-	terms->structured_replies = wire[11] & 1;
-	terms->meta_context = terms->structured_replies && wire[11] & 2;
+	terms->extended_headers = wire[11] & 4;
+	terms->structured_replies = terms->extended_headers || wire[11] & 1;
+	terms->contexts = terms->structured_replies ?
+		(wire[11] & 2 ? 1 : 0) | (wire[11] & 8 ? 6 : 0) : 0;
+	terms->former_bytes = wire[11] & 16 ? 2 * terms->export_bytes : 0;
 	free(wire);
 	return true;
 }
@@ -46,7 +49,8 @@ writes(const struct nbd_request *request)
 {
 	return request->type == NBD_CMD_WRITE ||
 		request->type == NBD_CMD_TRIM ||
-		request->type == NBD_CMD_WRITE_ZEROES;
+		request->type == NBD_CMD_WRITE_ZEROES ||
+		request->type == NBD_CMD_RESIZE;
 }
 
 /* What the rest of a server relies on once a request has passed. */
@@ -59,13 +63,22 @@ assert_harmless(const struct nbd_request *request,
 
 	if (request->type == NBD_CMD_DISC)
 		return;
-	assert(request->type <= NBD_CMD_BLOCK_STATUS);
+	assert(request->type <= NBD_CMD_RESIZE);
+	assert(!(writes(request) && offered & NBD_FLAG_READ_ONLY));
+	assert(nbd_request_payload_bytes(request) <= NBD_PAYLOAD_BYTES_MAX);
+	if (request->type == NBD_CMD_RESIZE) {
+		assert(offered & NBD_FLAG_SEND_RESIZE && !request->length);
+		return;
+	}
+	if (request->type == NBD_CMD_WRITE && request->extended)
+		assert(request->flags & NBD_CMD_FLAG_PAYLOAD_LEN);
+	else
+		assert(!(request->flags & NBD_CMD_FLAG_PAYLOAD_LEN));
 	assert(!__builtin_add_overflow(request->offset, request->length,
 		&end));
 	assert(end <= terms->export_bytes);
 	assert(request->offset % terms->block_bytes_min == 0);
 	assert(request->length % terms->block_bytes_min == 0);
-	assert(!(writes(request) && offered & NBD_FLAG_READ_ONLY));
 	assert(request->length <= NBD_PAYLOAD_BYTES_MAX ||
 		(request->type != NBD_CMD_READ &&
 		 request->type != NBD_CMD_WRITE));
@@ -74,7 +87,7 @@ assert_harmless(const struct nbd_request *request,
 	assert(!(request->flags & NBD_CMD_FLAG_FAST_ZERO) ||
 		offered & NBD_FLAG_SEND_FAST_ZERO);
 	assert(request->type != NBD_CMD_BLOCK_STATUS ||
-		(terms->meta_context && request->length > 0));
+		(terms->contexts && request->length > 0));
 }
 
 /* No error is sent where the specification reserves it for others. */
@@ -88,7 +101,8 @@ assert_allowed(uint32_t error, const struct nbd_request *request,
 		assert(writes(request) &&
 			terms->transmission_flags & NBD_FLAG_READ_ONLY);
 	if (error == NBD_ENOSPC)
-		assert(writes(request) && request->type != NBD_CMD_TRIM);
+		assert(terms->former_bytes || (writes(request) &&
+			request->type != NBD_CMD_TRIM));
 	if (error == NBD_EOVERFLOW)
 		assert(request->type == NBD_CMD_READ &&
 			terms->structured_replies);
@@ -110,32 +124,65 @@ try_errno(const struct nbd_request *request)
 	}
 }
 
+/* A block status that chooses its contexts by its payload. */
+static void
+try_choice(struct nbd_request *request, const struct nbd_terms *terms,
+	const uint8_t *start)
+{
+	uint8_t again[NBD_STATUS_CHOICE_BYTES_MAX];
+	uint64_t bytes = request->length, contexts;
+	uint8_t *payload = malloc(bytes);
+
+	assert(payload && bytes <= NBD_STATUS_CHOICE_BYTES_MAX);
+	memcpy(payload, start, bytes);
+	if (nbd_request_choose(request, terms, payload, &contexts) ==
+	    NBD_SUCCESS) {
+		assert_harmless(request, terms);
+		assert(contexts && !(contexts & ~terms->contexts));
+		assert(nbd_request_put_choice(again, request->length,
+			contexts) == bytes);
+		assert(memcmp(again, payload, 8) == 0);
+	}
+	free(payload);
+}
+
+static void
+judge(struct nbd_request *request, const struct nbd_terms *terms,
+	const struct input *rest)
+{
+	uint32_t error = nbd_request_check(request, terms);
+
+	assert(!error == !nbd_request_refusal(request, terms));
+	if (error)
+		assert_allowed(error, request, terms);
+	else if (!nbd_request_has_choice(request))
+		assert_harmless(request, terms);
+	else if (request->length <= rest->bytes)
+		try_choice(request, terms, rest->start);
+}
+
 /* False if a server would close the connection, or wait for more. */
 static bool
 try_request(struct input *input, const struct nbd_terms *terms)
 {
-	uint8_t *wire = input_take(input, NBD_REQUEST_BYTES);
-	uint8_t again[NBD_REQUEST_BYTES];
+	size_t bytes = nbd_request_bytes(terms->extended_headers);
+	uint8_t *wire = input_take(input, bytes);
+	uint8_t again[NBD_REQUEST_BYTES_MAX];
 	struct nbd_request request;
 	uint64_t payload_bytes;
-	uint32_t error;
 
 	if (!wire)
 		return false;
-	if (nbd_request_parse(wire, &request)) {
+	if (nbd_request_parse(wire, terms->extended_headers, &request)) {
 		free(wire);
 		return false;
 	}
-	assert(nbd_request_put(again, &request) == NBD_REQUEST_BYTES);
-	assert(memcmp(wire, again, NBD_REQUEST_BYTES) == 0);
+	assert(nbd_request_put(again, &request) == bytes);
+	assert(memcmp(wire, again, bytes) == 0);
 	free(wire);
-	error = nbd_request_check(&request, terms);
-	if (error)
-		assert_allowed(error, &request, terms);
-	else
-		assert_harmless(&request, terms);
-	try_errno(&request);
 	payload_bytes = nbd_request_payload_bytes(&request);
+	judge(&request, terms, input);
+	try_errno(&request);
 	if (payload_bytes > input->bytes)
 		return false;
 	input->start += payload_bytes;
@@ -143,50 +190,71 @@ try_request(struct input *input, const struct nbd_terms *terms)
 	return true;
 }
 
+/* The request that a chunk like this one answers. */
+static struct nbd_request
+answered(const struct nbd_reply *reply)
+{
+	return (struct nbd_request){
+		.cookie = reply->cookie, .offset = reply->offset,
+		.extended = reply->extended,
+	};
+}
+
 static void
 try_data(const struct nbd_reply *reply, const uint8_t *payload)
 {
-	uint8_t again[NBD_REPLY_DATA_BYTES];
+	const struct nbd_request request = answered(reply);
+	uint8_t again[NBD_REPLY_DATA_BYTES_MAX];
 	uint64_t offset = nbd_reply_parse_data(payload);
+	size_t header_bytes = nbd_reply_chunk_bytes(&request);
 
-	assert(nbd_reply_put_data(again, reply->cookie, reply->flags, offset,
-		reply->payload_bytes - 8) == NBD_REPLY_DATA_BYTES);
-	assert(memcmp(again + NBD_REPLY_CHUNK_BYTES, payload, 8) == 0);
+	assert(nbd_reply_put_data(again, &request, reply->flags, offset,
+		reply->payload_bytes - 8) == header_bytes + 8);
+	assert(memcmp(again + header_bytes, payload, 8) == 0);
 }
 
 static void
 try_hole(const struct nbd_reply *reply, const uint8_t *payload)
 {
-	uint8_t again[NBD_REPLY_HOLE_BYTES];
+	const struct nbd_request request = answered(reply);
+	uint8_t again[NBD_REPLY_HOLE_BYTES_MAX];
+	size_t header_bytes = nbd_reply_chunk_bytes(&request);
 	struct nbd_reply_hole hole;
 
 	if (nbd_reply_parse_hole(payload, &hole))
 		return;
-	assert(nbd_reply_put_hole(again, reply->cookie, reply->flags,
-		hole.offset, hole.bytes) == NBD_REPLY_HOLE_BYTES);
-	assert(memcmp(again + NBD_REPLY_CHUNK_BYTES, payload, 12) == 0);
+	assert(nbd_reply_put_hole(again, &request, reply->flags,
+		hole.offset, hole.bytes) == header_bytes + 12);
+	assert(memcmp(again + header_bytes, payload, 12) == 0);
 }
 
 static void
 try_status(const struct nbd_reply *reply, const uint8_t *payload)
 {
-	uint8_t again[NBD_REPLY_STATUS_BYTES];
-	uint8_t extent_again[NBD_REPLY_EXTENT_BYTES];
+	const struct nbd_request request = answered(reply);
+	uint8_t again[NBD_REPLY_STATUS_BYTES_MAX];
+	uint8_t extent_again[NBD_REPLY_EXTENT_BYTES_MAX];
+	size_t header_bytes = nbd_reply_chunk_bytes(&request);
+	size_t extent_bytes = nbd_reply_extent_bytes(&request);
+	size_t fixed_bytes = nbd_reply_status_bytes(&request) - header_bytes;
 	struct nbd_reply_status status;
 	struct nbd_extent extent;
 	uint32_t index;
 
 	if (nbd_reply_parse_status(reply, payload, &status))
 		return;
-	assert(nbd_reply_put_status(again, reply->cookie, reply->flags,
+	assert(nbd_reply_put_status(again, &request, reply->flags,
 		status.context_id, status.extent_count) ==
-		NBD_REPLY_STATUS_BYTES);
-	assert(memcmp(again + NBD_REPLY_CHUNK_BYTES, payload, 4) == 0);
-	assert(nbd_get_be32(again + 16) == reply->payload_bytes);
+		header_bytes + fixed_bytes);
+	assert(memcmp(again + header_bytes, payload, fixed_bytes) == 0);
+	assert(fixed_bytes + status.extent_count * extent_bytes ==
+		reply->payload_bytes);
 	for (index = 0; index < status.extent_count; index++) {
 		extent = nbd_reply_extent(&status, index);
-		nbd_reply_put_extent(extent_again, &extent);
-		assert(memcmp(extent_again, payload + 4 + 8 * index, 8) == 0);
+		assert(nbd_reply_put_extent(extent_again, &request,
+			&extent) == extent_bytes);
+		assert(memcmp(extent_again, payload + fixed_bytes +
+			extent_bytes * index, extent_bytes) == 0);
 	}
 }
 
@@ -195,6 +263,8 @@ try_error(const struct nbd_reply *reply, const uint8_t *payload)
 {
 	static uint8_t again[NBD_REPLY_ERROR_OFFSET_BYTES_MAX];
 	static char message[NBD_NAME_BYTES_MAX + 1];
+	const struct nbd_request request = answered(reply);
+	size_t header_bytes = nbd_reply_chunk_bytes(&request);
 	struct nbd_reply_error error;
 	size_t bytes;
 
@@ -204,14 +274,14 @@ try_error(const struct nbd_reply *reply, const uint8_t *payload)
 	memcpy(message, error.message.start, error.message.bytes);
 	message[error.message.bytes] = '\0';
 	if (error.has_offset)
-		bytes = nbd_reply_put_error_offset(again, reply->cookie,
+		bytes = nbd_reply_put_error_offset(again, &request,
 			reply->flags, error.error, message, error.offset);
 	else
-		bytes = nbd_reply_put_error(again, reply->cookie,
-			reply->flags, error.error, message);
-	bytes -= NBD_REPLY_CHUNK_BYTES;
+		bytes = nbd_reply_put_error(again, &request, reply->flags,
+			error.error, message);
+	bytes -= header_bytes;
 	assert(bytes <= reply->payload_bytes);
-	assert(memcmp(again + NBD_REPLY_CHUNK_BYTES, payload, bytes) == 0);
+	assert(memcmp(again + header_bytes, payload, bytes) == 0);
 }
 
 static void
@@ -227,6 +297,7 @@ try_payload(const struct nbd_reply *reply, const uint8_t *payload)
 		try_hole(reply, payload);
 		break;
 	case NBD_REPLY_TYPE_BLOCK_STATUS:
+	case NBD_REPLY_TYPE_BLOCK_STATUS_EXT:
 		try_status(reply, payload);
 		break;
 	default:

@@ -13,10 +13,12 @@ CORPUS = Path(__file__).resolve().parent / "corpus"
 
 IHAVEOPT = 0x49484156454F5054
 EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED, LIST_META, \
-    SET_META = 1, 2, 3, 5, 6, 7, 8, 9, 10
+    SET_META, EXTENDED = 1, 2, 3, 5, 6, 7, 8, 9, 10, 11
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZEROES, STATUS = range(8)
-NONE, DATA, HOLE, BLOCK_STATUS, ERROR, ERROR_OFFSET = \
-    0, 1, 2, 5, 0x8001, 0x8002
+RESIZE = 8
+NONE, DATA, HOLE, BLOCK_STATUS, STATUS_EXT, ERROR, ERROR_OFFSET = \
+    0, 1, 2, 5, 6, 0x8001, 0x8002
+PAYLOAD_LEN = 32
 GIB = 1 << 30
 # Everything that can be offered, of an export that can be written.
 OFFERED = 0xded
@@ -65,6 +67,17 @@ def request(kind, offset=0, length=0, flags=0, payload=b"", magic=0x25609513):
                        length) + payload
 
 
+def extended(kind, offset=0, length=0, flags=0, payload=b"",
+             magic=0x21E41C71):
+    return struct.pack(">IHHQQQ", magic, flags, kind, 0xC00C1E, offset,
+                       length) + payload
+
+
+def choice(length, *ids):
+    payload = struct.pack(f">Q{len(ids)}I", length, *ids)
+    return extended(STATUS, 0, len(payload), PAYLOAD_LEN, payload)
+
+
 def requests(*sent, size=8 * GIB, offered=OFFERED, block_shift=0, terms=3):
     return b"\0" + struct.pack(">QHBB", size, offered, block_shift, terms) + \
         b"".join(sent)
@@ -77,6 +90,13 @@ def simple(error=0):
 def chunk(kind, payload=b"", flags=1):
     return struct.pack(">IHHQI", 0x668E33EF, flags, kind, 0xC00C1E,
                        len(payload)) + payload
+
+
+def extended_chunk(kind, payload=b"", flags=1, length=None):
+    if length is None:
+        length = len(payload)
+    return struct.pack(">IHHQQQ", 0x6E8A278C, flags, kind, 0xC00C1E, 4096,
+                       length) + payload
 
 
 def error_payload(error, message, tail=b""):
@@ -109,6 +129,11 @@ OPTIONS = {
                                               b"x-none:of", b"",
                                               b"base:allocation")),
                    option(GO, go_data(b"disk", 3))),
+    "extended": client(
+        option(EXTENDED, b"junk"), option(EXTENDED), option(STRUCTURED),
+        option(SET_META, meta_data(b"disk", b"base:allocation",
+                                   b"qemu:allocation-depth", b"qemu:")),
+        option(GO, go_data(b"disk", 3))),
     "meta-lies": client(option(SET_META, counted(b"d") + b"\xff\xff\xff\xff"),
                         option(SET_META, counted(b"d") + b"\0\0\0\1"
                                b"\x7f\xff\xff\xffbase:"),
@@ -174,6 +199,39 @@ REQUESTS = {
         request(READ, 512, 512), block_shift=9),
     "bad-magic": requests(request(READ, 0, 1),
                           request(READ, 0, 1, magic=0x25609514)),
+    "extended-each-command": requests(
+        extended(READ, 4096, 4096),
+        extended(WRITE, 0, 5, PAYLOAD_LEN, b"hello"), extended(FLUSH),
+        extended(TRIM, 0, 8 * GIB), extended(CACHE, GIB, 5 * GIB),
+        extended(ZEROES, 0, 8 * GIB), extended(STATUS, 0, 8 * GIB),
+        extended(RESIZE, 9 * GIB), extended(DISC), terms=15,
+        offered=OFFERED | 0x1200),
+    "extended-payloads": requests(
+        extended(READ, 0, 512, PAYLOAD_LEN, bytes(512)),
+        extended(WRITE, 0, 512), extended(TRIM, 0, 4, PAYLOAD_LEN, b"1234"),
+        extended(99, 0, 4, PAYLOAD_LEN, b"1234"),
+        extended(WRITE, 0, 2**32 + 4, PAYLOAD_LEN, b"1234"), terms=15),
+    "extended-choices": requests(
+        choice(8 * GIB, 1), choice(512, 3, 1, 2), choice(512, 1, 1),
+        choice(512, 4), choice(512, 0), choice(512), choice(0, 1),
+        choice(2**64 - 1, 1), terms=15, offered=OFFERED | 0x1000),
+    "extended-shortened": requests(
+        extended(READ, 8 * GIB, 512), extended(TRIM, 16 * GIB, 1),
+        extended(RESIZE, GIB, 1), terms=31, offered=OFFERED | 0x200),
+    "extended-bad-magic": requests(
+        extended(READ, 0, 1), request(READ, 0, 1), terms=15),
+    "replies-extended": replies(
+        extended_chunk(DATA, struct.pack(">Q", 4096) + b"data", 0),
+        extended_chunk(HOLE, struct.pack(">QI", 8192, 65536), 0),
+        extended_chunk(ERROR_OFFSET, error_payload(5, b"bad", b"\0" * 8), 0),
+        extended_chunk(NONE)),
+    "replies-extended-status": replies(
+        extended_chunk(STATUS_EXT, struct.pack(">IIQQQQ", 1, 2, 2**44, 3,
+                                               1, 2**63))),
+    "replies-extended-lies": replies(
+        extended_chunk(STATUS_EXT, struct.pack(">IIQQ", 1, 2, 1, 0), 0),
+        extended_chunk(STATUS_EXT, struct.pack(">IIQQ", 1, 1, 0, 0), 0),
+        extended_chunk(NONE, length=2**32)),
     "replies-simple": replies(simple(), simple(22), simple(28)),
     "replies-read": replies(
         chunk(DATA, struct.pack(">Q", 4096) + b"data", 0),

@@ -62,7 +62,7 @@ client_queue(struct client *client, struct client_request *request)
 {
 	struct client_request **link = &client->in_flight;
 	struct nbd_request *wire = &request->wire;
-	uint8_t header[NBD_REQUEST_BYTES];
+	uint8_t header[NBD_REQUEST_BYTES_MAX];
 
 	wire->cookie = next_cookie(client);
 	if (wire->length > 0 && (wire->type == NBD_CMD_READ ||
@@ -77,8 +77,10 @@ client_queue(struct client *client, struct client_request *request)
 		link = &(*link)->next;
 	*link = request;
 	client->in_flight_count++;
-	nbd_request_put(header, wire);
-	append(client, header, sizeof(header));
+	wire->extended = client->options.extended;
+	if (wire->extended && wire->type == NBD_CMD_WRITE)
+		wire->flags |= NBD_CMD_FLAG_PAYLOAD_LEN;
+	append(client, header, nbd_request_put(header, wire));
 	if (request->data && wire->type == NBD_CMD_WRITE)
 		append(client, request->data, wire->length);
 }
@@ -166,14 +168,15 @@ client_connect(struct client *client, struct site *site,
 co_fn static void
 ask_for_the_end(struct client *client, enum client_end end)
 {
-	struct nbd_request disc = {.type = NBD_CMD_DISC};
-	uint8_t header[NBD_REQUEST_BYTES];
+	struct nbd_request disc = {
+		.type = NBD_CMD_DISC, .extended = client->options.extended,
+	};
+	uint8_t header[NBD_REQUEST_BYTES_MAX];
 
 	client->leaves = true;
 	switch (end) {
 	case CLIENT_DISC:
-		nbd_request_put(header, &disc);
-		append(client, header, sizeof(header));
+		append(client, header, nbd_request_put(header, &disc));
 		client_push(client, 0);
 		break;
 	case CLIENT_HALF_CLOSE:

@@ -27,6 +27,7 @@ struct client_options {
 	bool export_name;	/* instead of GO */
 	bool zeroes;		/* wants the padding of EXPORT_NAME */
 	bool structured;	/* replies, and then base:allocation */
+	bool extended;		/* headers; structured is true, too */
 	bool curious;		/* tries other options first */
 	bool fickle;		/* and chooses no export after all */
 	bool slow;		/* takes replies late and in small pieces */
@@ -57,7 +58,7 @@ struct client_request {
 
 /* A stream of headers and payloads that the tap follows. */
 struct client_stream {
-	uint8_t header[NBD_REQUEST_BYTES];
+	uint8_t header[NBD_REPLY_HEADER_BYTES_MAX];
 	size_t have;
 	uint64_t skip;		/* bytes of payload before the next header */
 };

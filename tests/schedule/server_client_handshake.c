@@ -140,7 +140,8 @@ ask_for_structure(struct client *client)
 	struct nbd_text name = nbd_text_of(SITE_EXPORT);
 	uint8_t wire[256];
 	struct answer answer;
-	int err = ask_simply(client, NBD_OPT_STRUCTURED_REPLY, &answer);
+	int err = ask_simply(client, client->options.extended ?
+	    NBD_OPT_EXTENDED_HEADERS : NBD_OPT_STRUCTURED_REPLY, &answer);
 
 	if (!err)
 		err = expect(client, &answer, NBD_REP_ACK);

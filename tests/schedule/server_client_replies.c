@@ -82,7 +82,7 @@ header_bytes(struct client *client, const struct client_stream *stream)
 	int bytes;
 
 	if (stream == &client->requests)
-		return NBD_REQUEST_BYTES;
+		return nbd_request_bytes(client->options.extended);
 	if (stream->have < 4)
 		return 4;
 	bytes = nbd_reply_header_bytes(stream->header);
@@ -94,7 +94,8 @@ hear_request(struct client *client)
 {
 	struct nbd_request wire;
 
-	if (nbd_request_parse(client->requests.header, &wire) ||
+	if (nbd_request_parse(client->requests.header,
+	    client->options.extended, &wire) ||
 	    wire.type == NBD_CMD_DISC)
 		return;
 	client->requests.skip = nbd_request_payload_bytes(&wire);
@@ -343,6 +344,7 @@ take_payload(struct client *client, struct client_request *request,
 	case NBD_REPLY_TYPE_OFFSET_HOLE:
 		return take_hole(request, payload);
 	case NBD_REPLY_TYPE_BLOCK_STATUS:
+	case NBD_REPLY_TYPE_BLOCK_STATUS_EXT:
 		return take_status(client, request, reply, payload);
 	}
 	if (!nbd_reply_is_error(reply))
@@ -392,7 +394,7 @@ receive_simple(struct client *client, struct client_request *request,
 co_fn static int
 receive_reply(struct client *client)
 {
-	uint8_t header[NBD_REPLY_CHUNK_BYTES];
+	uint8_t header[NBD_REPLY_HEADER_BYTES_MAX];
 	struct client_request *request;
 	struct nbd_reply reply;
 	int err = client_receive(client, header, 4);
@@ -406,10 +408,12 @@ receive_reply(struct client *client)
 	err = client_receive(client, header + 4, (size_t)bytes - 4);
 	if (err)
 		return err;
-	if (nbd_reply_parse(header, &reply))
+	if (nbd_reply_parse(header, &reply) ||
+	    reply.extended != client->options.extended)
 		return -EPROTO;
 	request = client_find(client, reply.cookie);
-	if (!request)
+	if (!request || (reply.extended &&
+	    reply.offset != request->wire.offset))
 		return -EPROTO;
 	err = reply.structured ? receive_chunk(client, request, &reply) :
 	    receive_simple(client, request, &reply);

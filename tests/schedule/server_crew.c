@@ -199,7 +199,7 @@ leave(struct visitor *visitor)
 co_fn static int
 connect_somehow(struct visitor *visitor)
 {
-	const struct client_options options = {
+	struct client_options options = {
 		.number = visitor->number,
 		.export_name = one_in(visitor, 4),
 		.zeroes = one_in(visitor, 2),
@@ -210,6 +210,8 @@ connect_somehow(struct visitor *visitor)
 		.alone = visitor->site->crew->options.clients == 1,
 	};
 
+	options.extended = options.structured && !options.export_name &&
+	    visitor->number % 2 == 1;
 	memset(visitor->used, 0, sizeof(visitor->used));
 	return client_connect(&visitor->client, visitor->site, &options);
 }

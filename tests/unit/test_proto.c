@@ -65,6 +65,7 @@ main(void)
 	suite_add_tcase(suite, test_proto_request());
 	suite_add_tcase(suite, test_proto_request_check());
 	suite_add_tcase(suite, test_proto_error());
+	suite_add_tcase(suite, test_proto_extended());
 	suite_add_tcase(suite, test_proto_reply());
 	suite_add_tcase(suite, test_proto_reply_parse());
 	runner = srunner_create(suite);

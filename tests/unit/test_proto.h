@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 TCase *test_proto_error(void);
+TCase *test_proto_extended(void);
 TCase *test_proto_handshake(void);
 TCase *test_proto_option(void);
 TCase *test_proto_option_meta(void);

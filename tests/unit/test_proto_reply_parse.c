@@ -16,6 +16,7 @@
 #define DONE NBD_REPLY_FLAG_DONE
 #define PAYLOAD NBD_REPLY_CHUNK_BYTES
 
+static const struct nbd_request sent = { .cookie = COOKIE };
 static uint8_t wire[NBD_REPLY_ERROR_OFFSET_BYTES_MAX];
 
 /* So that a field that is not written is seen. */
@@ -40,7 +41,7 @@ parse_header(uint16_t type, uint32_t payload_bytes)
 {
 	struct nbd_reply reply;
 
-	nbd_reply_put_chunk(wire, COOKIE, DONE, type, payload_bytes);
+	nbd_reply_put_chunk(wire, &sent, DONE, type, payload_bytes);
 	return parse(&reply);
 }
 
@@ -86,7 +87,7 @@ START_TEST(none_is_understood)
 {
 	struct nbd_reply reply;
 
-	nbd_reply_put_none(wire, COOKIE);
+	nbd_reply_put_none(wire, &sent);
 	ck_assert_int_eq(nbd_reply_header_bytes(wire), 20);
 	ck_assert_int_eq(parse(&reply), 0);
 	ck_assert(reply.structured);
@@ -100,7 +101,7 @@ START_TEST(none_that_is_not_the_last_is_refused)
 {
 	struct nbd_reply reply = { .type = 99 };
 
-	nbd_reply_put_chunk(wire, COOKIE, 0, NBD_REPLY_TYPE_NONE, 0);
+	nbd_reply_put_chunk(wire, &sent, 0, NBD_REPLY_TYPE_NONE, 0);
 	ck_assert_int_eq(parse(&reply), -EBADMSG);
 	ck_assert_uint_eq(reply.type, 99);
 }
@@ -110,7 +111,7 @@ START_TEST(data_is_understood)
 {
 	struct nbd_reply reply;
 
-	nbd_reply_put_data(wire, COOKIE, DONE, OFFSET,
+	nbd_reply_put_data(wire, &sent, DONE, OFFSET,
 		NBD_PAYLOAD_BYTES_MAX);
 	ck_assert_int_eq(parse(&reply), 0);
 	ck_assert_uint_eq(reply.type, NBD_REPLY_TYPE_OFFSET_DATA);
@@ -125,7 +126,7 @@ START_TEST(hole_is_understood)
 	struct nbd_reply_hole hole;
 	struct nbd_reply reply;
 
-	nbd_reply_put_hole(wire, COOKIE, 0, OFFSET, UINT32_MAX);
+	nbd_reply_put_hole(wire, &sent, 0, OFFSET, UINT32_MAX);
 	ck_assert_int_eq(parse(&reply), 0);
 	ck_assert_uint_eq(reply.type, NBD_REPLY_TYPE_OFFSET_HOLE);
 	ck_assert_int_eq(nbd_reply_parse_hole(at_the_edge(wire + PAYLOAD,
@@ -139,7 +140,7 @@ START_TEST(hole_of_no_bytes_is_refused)
 {
 	struct nbd_reply_hole hole = { .bytes = 99 };
 
-	nbd_reply_put_hole(wire, COOKIE, 0, OFFSET, 1);
+	nbd_reply_put_hole(wire, &sent, 0, OFFSET, 1);
 	wire[31] = 0;
 	ck_assert_int_eq(nbd_reply_parse_hole(wire + PAYLOAD, &hole),
 		-EBADMSG);
@@ -155,9 +156,9 @@ put_two_extents(void)
 	const struct nbd_extent small = { 1, NBD_STATE_ZERO };
 	struct nbd_reply reply;
 
-	nbd_reply_put_status(wire, COOKIE, DONE, 7, 2);
-	nbd_reply_put_extent(wire + 24, &big);
-	nbd_reply_put_extent(wire + 32, &small);
+	nbd_reply_put_status(wire, &sent, DONE, 7, 2);
+	nbd_reply_put_extent(wire + 24, &sent, &big);
+	nbd_reply_put_extent(wire + 32, &sent, &small);
 	ck_assert_int_eq(parse(&reply), 0);
 	return reply;
 }
@@ -195,7 +196,7 @@ START_TEST(error_is_understood)
 {
 	struct nbd_reply_error error;
 
-	nbd_reply_put_error(wire, COOKIE, DONE, NBD_EIO, "bad");
+	nbd_reply_put_error(wire, &sent, DONE, NBD_EIO, "bad");
 	ck_assert_int_eq(parse_error(&error), 0);
 	ck_assert_uint_eq(error.error, NBD_EIO);
 	ck_assert(nbd_text_equal(error.message, "bad"));
@@ -207,12 +208,12 @@ START_TEST(error_offset_is_understood)
 {
 	struct nbd_reply_error error;
 
-	nbd_reply_put_error_offset(wire, COOKIE, DONE, NBD_EIO, NULL, OFFSET);
+	nbd_reply_put_error_offset(wire, &sent, DONE, NBD_EIO, NULL, OFFSET);
 	ck_assert_int_eq(parse_error(&error), 0);
 	ck_assert_uint_eq(error.message.bytes, 0);
 	ck_assert(error.has_offset);
 	ck_assert_uint_eq(error.offset, OFFSET);
-	nbd_reply_put_error_offset(wire, COOKIE, DONE, NBD_EIO, "bad", 7);
+	nbd_reply_put_error_offset(wire, &sent, DONE, NBD_EIO, "bad", 7);
 	ck_assert_int_eq(parse_error(&error), 0);
 	ck_assert(nbd_text_equal(error.message, "bad"));
 	ck_assert_uint_eq(error.offset, 7);
@@ -223,7 +224,7 @@ START_TEST(error_with_lying_message_length_is_refused)
 {
 	struct nbd_reply_error error = { .error = 99 };
 
-	nbd_reply_put_error(wire, COOKIE, DONE, NBD_EIO, "bad");
+	nbd_reply_put_error(wire, &sent, DONE, NBD_EIO, "bad");
 	nbd_put_be16(wire + PAYLOAD + 4, 4);
 	ck_assert_int_eq(parse_error(&error), -EBADMSG);
 	nbd_put_be16(wire + PAYLOAD + 4, 0xffff);
@@ -237,7 +238,7 @@ START_TEST(error_offset_with_lying_message_length_is_refused)
 {
 	struct nbd_reply_error error;
 
-	nbd_reply_put_error_offset(wire, COOKIE, DONE, NBD_EIO, "bad", 0);
+	nbd_reply_put_error_offset(wire, &sent, DONE, NBD_EIO, "bad", 0);
 	nbd_put_be16(wire + PAYLOAD + 4, 4);
 	ck_assert_int_eq(parse_error(&error), -EBADMSG);
 	nbd_put_be16(wire + PAYLOAD + 4, 11);
@@ -249,7 +250,7 @@ START_TEST(error_with_nul_in_its_message_is_refused)
 {
 	struct nbd_reply_error error;
 
-	nbd_reply_put_error(wire, COOKIE, DONE, NBD_EIO, "bad");
+	nbd_reply_put_error(wire, &sent, DONE, NBD_EIO, "bad");
 	wire[PAYLOAD + 7] = 0;
 	ck_assert_int_eq(parse_error(&error), -EBADMSG);
 }
@@ -260,7 +261,7 @@ START_TEST(error_of_success_is_refused)
 {
 	struct nbd_reply_error error;
 
-	nbd_reply_put_error(wire, COOKIE, DONE, NBD_EIO, "bad");
+	nbd_reply_put_error(wire, &sent, DONE, NBD_EIO, "bad");
 	nbd_put_be32(wire + PAYLOAD, NBD_SUCCESS);
 	ck_assert_int_eq(parse_error(&error), -EBADMSG);
 }
@@ -271,7 +272,7 @@ START_TEST(error_of_unknown_type_is_understood)
 {
 	struct nbd_reply_error error;
 
-	nbd_reply_put_error(wire, COOKIE, DONE, NBD_EIO, "bad");
+	nbd_reply_put_error(wire, &sent, DONE, NBD_EIO, "bad");
 	nbd_put_be16(wire + 6, 0xbeef);
 	ck_assert_int_eq(parse_error(&error), 0);
 	ck_assert_uint_eq(error.error, NBD_EIO);

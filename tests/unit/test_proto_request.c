@@ -35,6 +35,7 @@ START_TEST(command_flags_are_those_of_the_specification)
 	ck_assert_uint_eq(NBD_CMD_FLAG_DF, 4);
 	ck_assert_uint_eq(NBD_CMD_FLAG_REQ_ONE, 8);
 	ck_assert_uint_eq(NBD_CMD_FLAG_FAST_ZERO, 16);
+	ck_assert_uint_eq(NBD_CMD_FLAG_PAYLOAD_LEN, 32);
 }
 END_TEST
 
@@ -52,7 +53,7 @@ START_TEST(header_is_understood)
 
 	nbd_request_put(wire, &sent);
 	ck_assert_int_eq(nbd_request_parse(
-		at_the_edge(wire, NBD_REQUEST_BYTES), &got), 0);
+		at_the_edge(wire, NBD_REQUEST_BYTES), false, &got), 0);
 	ck_assert_uint_eq(got.cookie, sent.cookie);
 	ck_assert_uint_eq(got.offset, sent.offset);
 	ck_assert_uint_eq(got.length, sent.length);
@@ -71,7 +72,8 @@ START_TEST(header_with_bad_magic_is_refused)
 	for (bit = 0; bit < 32; bit++) {
 		nbd_request_put(wire, &request);
 		wire[bit / 8] ^= (uint8_t)(1 << bit % 8);
-		ck_assert_int_eq(nbd_request_parse(wire, &request), -EBADMSG);
+		ck_assert_int_eq(nbd_request_parse(wire, false, &request),
+			-EBADMSG);
 	}
 	ck_assert_uint_eq(request.type, 99);
 }
@@ -138,7 +140,7 @@ START_TEST(command_names_are_those_of_the_specification)
 {
 	static const char *const names[] = {
 		"READ", "WRITE", "DISC", "FLUSH", "TRIM", "CACHE",
-		"WRITE_ZEROES", "BLOCK_STATUS", "unknown",
+		"WRITE_ZEROES", "BLOCK_STATUS", "RESIZE", "unknown",
 	};
 	uint16_t type;
 

@@ -27,7 +27,7 @@ set_up(void)
 			NBD_FLAG_SEND_DF | NBD_FLAG_CAN_MULTI_CONN |
 			NBD_FLAG_SEND_CACHE | NBD_FLAG_SEND_FAST_ZERO,
 		.structured_replies = true,
-		.meta_context = true,
+		.contexts = 1,
 	};
 }
 
@@ -270,7 +270,7 @@ END_TEST
 
 START_TEST(status_without_context_is_refused)
 {
-	terms.meta_context = false;
+	terms.contexts = 0;
 	ck_assert_uint_eq(check_flags(NBD_CMD_BLOCK_STATUS, 0), NBD_EINVAL);
 }
 END_TEST
