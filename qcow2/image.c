@@ -107,17 +107,31 @@ int
 image_prefetch(struct image *image, uint64_t guest, uint64_t length)
 {
 	void *scratch = buf_get(PREFETCH_BYTES);
+	uint64_t left = IMAGE_PREFETCH_BYTES_MAX;
 	int err = 0;
 
 	if (!scratch)
 		return -ENOMEM;
-	while (length > 0 && !err) {
-		size_t part = length < PREFETCH_BYTES ? length :
-		    PREFETCH_BYTES;
+	while (length > 0 && left > 0) {
+		struct image_extent extent;
+		uint64_t part;
+		unsigned count;
 
-		err = image_read(image, guest, scratch, part, NULL);
+		err = image_status(image, guest, length, &extent, 1, &count);
+		if (err)
+			break;
+		part = extent.length;
+		if (!extent.zero) {
+			part = part < PREFETCH_BYTES ? part : PREFETCH_BYTES;
+			part = part < left ? part : left;
+			err = image_read(image, guest, scratch, part, NULL);
+			left -= part;
+		}
+		if (err)
+			break;
 		guest += part;
 		length -= part;
+		co_yield();
 	}
 	buf_put(scratch, PREFETCH_BYTES);
 	return err;

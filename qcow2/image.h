@@ -188,7 +188,11 @@ co_fn int image_discard(struct image *image, uint64_t guest, uint64_t length,
 /* Everything answered before this call is stable at the return. */
 co_fn int image_flush(struct image *image);
 
-/* Reads the range into the host's cache. */
+/*
+ * Reads what the range has of data into the host's cache, as far as
+ * IMAGE_PREFETCH_BYTES_MAX of it go: more would drive out what came first.
+ */
+#define IMAGE_PREFETCH_BYTES_MAX (UINT64_C(1) << 30)
 co_fn int image_prefetch(struct image *image, uint64_t guest,
     uint64_t length);
 

@@ -301,3 +301,15 @@ l2_run(const struct image *image, const struct slice *slice, uint64_t guest,
 		run->entry &= ~ENTRY_COPIED;
 	return 0;
 }
+
+uint64_t
+l2_absent_end(const struct image *image, uint64_t guest, uint64_t length,
+    unsigned tables_max)
+{
+	uint64_t end = guest;
+
+	for (unsigned tables = 0; tables < tables_max &&
+	    end < guest + length && !image->l1[l1_index(image, end)]; tables++)
+		end = l2_slice_end(image, NULL, end);
+	return end < guest + length ? end : guest + length;
+}

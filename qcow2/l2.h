@@ -63,6 +63,13 @@ co_fn int l2_link(struct image *image, uint64_t guest, uint64_t clusters,
     uint64_t entry, bool is_new);
 
 /*
+ * Where, from guest on, the first table is that is there, guest itself perhaps;
+ * length further at most, and so many tables.
+ */
+uint64_t l2_absent_end(const struct image *image, uint64_t guest,
+    uint64_t length, unsigned tables_max);
+
+/*
  * Takes the C flag off count entries of clusters.  Those of other kinds that
  * have it are bad ones, and stay so.
  */

@@ -2,9 +2,10 @@
 /*
  * What a guest range consists of: one extent at a time.
  *
- * Work per call is bounded by STATUS_LOOKUPS_MAX slices, so that asking about
- * 16 TiB of nothing takes as long as it may and no longer; the caller asks
- * again from where the answer ends.
+ * Work per call is bounded by STATUS_LOOKUPS_MAX slices, or as many times
+ * STATUS_TABLES_MAX tables that are not there, so that asking about 16 TiB of
+ * nothing takes as long as it may and no longer; the caller asks again from
+ * where the answer ends.
  */
 #include <assert.h>
 #include <errno.h>
@@ -12,6 +13,15 @@
 #include "qcow2/l2.h"
 
 #define STATUS_LOOKUPS_MAX 256
+
+/* Lookups before others on the loop get a turn. */
+#define TURN_LOOKUPS 32
+
+/* Of the L1 table, in one taking of the lock. */
+#define STATUS_TABLES_MAX 512
+
+/* Extents that image_status() looks at, merged or not. */
+#define STATUS_EXTENTS_MAX 256
 
 /* The extent of one run, where this image says what it is. */
 static struct image_extent
@@ -60,6 +70,21 @@ is_more(const struct image_extent *extent, const struct image_extent *next)
 	    extent->host + extent->length == next->host);
 }
 
+/* What one look finds at guest; absent tables are seen many at a time. */
+co_fn static int
+look(struct image *image, uint64_t guest, uint64_t length, struct l2_run *run)
+{
+	int err = qcow2_find_run(image, guest, length, run);
+	uint64_t end;
+
+	if (err || run->kind != CLUSTER_UNALLOCATED)
+		return err;
+	end = l2_absent_end(image, guest, length, STATUS_TABLES_MAX);
+	if (end - guest > run->length)
+		run->length = end - guest;
+	return 0;
+}
+
 co_fn static int
 find(struct image *image, uint64_t guest, uint64_t length, struct l2_run *run)
 {
@@ -70,7 +95,7 @@ find(struct image *image, uint64_t guest, uint64_t length, struct l2_run *run)
 	/* The table must not become another while this waits for it. */
 	epoch = gate_enter(image);
 	err = image_has(image, guest, length) ?
-	    qcow2_find_run(image, guest, length, run) : -EINVAL;
+	    look(image, guest, length, run) : -EINVAL;
 	monitor_leave(&image->monitor);
 	epoch_leave(epoch);
 	return err;
@@ -131,6 +156,8 @@ qcow2_status(struct image *image, uint64_t guest, uint64_t length,
 		else
 			extent->length += next.length;
 		done += next.length;
+		if (lookups % TURN_LOOKUPS == TURN_LOOKUPS - 1)
+			co_yield();
 	}
 	return 0;
 }
@@ -143,7 +170,8 @@ list_extents(struct image *image, uint64_t guest, uint64_t length,
 
 	if (!image_shows(image, guest, length))
 		return -EINVAL;
-	while (count < max && length > 0) {
+	for (unsigned seen = 0; count < max && length > 0 &&
+	    seen < STATUS_EXTENTS_MAX; seen++) {
 		struct image_extent *extent = &extents[count];
 		int err;
 

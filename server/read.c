@@ -126,6 +126,8 @@ find_failure(struct request *request)
 	uint64_t offset = request->part_offset;
 	uint32_t length = request->part_bytes;
 
+	if (!request->data && request_get_data(request, length))
+		return;
 	while (length > FAILED_BYTES) {
 		uint32_t half = (length / 2 + FAILED_BYTES - 1) &
 		    ~(FAILED_BYTES - 1u);
@@ -158,8 +160,6 @@ copy_part(struct request *request)
 		return err;
 	err = image_read(connection->export->image, request->part_offset,
 	    request->data, request->part_bytes, sparse ? &holes : NULL);
-	if (err == -EIO && connection->terms.structured_replies)
-		find_failure(request);
 	if (err)
 		return err;
 	fill_short_holes(&request->wire, request->data, &holes);
@@ -185,6 +185,8 @@ read_part(struct request *request)
 		result = copy_part(request);
 	else if (result == 1)
 		request_release_data(request);
+	if (result == -EIO && request->connection->terms.structured_replies)
+		find_failure(request);
 	if (result < 0)
 		return result;
 	request->connection->bytes_read += request->part_bytes;

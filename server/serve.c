@@ -247,6 +247,8 @@ open_exports(struct serve *serve, struct error *error)
 		if (err)
 			return err;
 	}
+	if (serve->options->allow_resize)
+		export_allow_resize(&serve->server.exports);
 	return 0;
 }
 

@@ -35,6 +35,7 @@ struct serve_options {
 	bool refuse_bitmaps;
 	int discard;		/* enum image_discard */
 	int detect_zeroes;	/* enum image_detect_zeroes */
+	bool allow_resize;
 	int64_t threads;
 	int io;			/* enum loop_engine */
 	int64_t metadata_cache_bytes;

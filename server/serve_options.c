@@ -76,6 +76,9 @@ const struct option_spec serve_specs[] = {
 	{ "detect-zeroes", 0, OPTION_CHOICE, "off|on|unmap",
 	  "what writes of zeros become (off)", FIELD(detect_zeroes),
 	  .choices = detect_names },
+	{ "allow-resize", 0, OPTION_FLAG, NULL,
+	  "clients may change the length of the disks",
+	  FIELD(allow_resize) },
 	{ "threads", 0, OPTION_NUMBER, "N",
 	  "event loops (one for each CPU)", FIELD(threads),
 	  .min = 1, .max = SERVER_LOOPS_MAX },
@@ -425,6 +428,9 @@ check_options(struct serve_options *options)
 	if (options->source.force_share && !options->read_only)
 		return options_complain(&serve_command,
 		    "--force-share is only safe read-only; add -r");
+	if (options->allow_resize && options->read_only)
+		return options_complain(&serve_command,
+		    "--allow-resize is for what can be written; leave out -r");
 	if (options->source.snapshot && !options->read_only)
 		return options_complain(&serve_command,
 		    "--snapshot is served read-only; add -r");

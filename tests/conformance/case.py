@@ -10,9 +10,11 @@ and the checks it makes.
 needs names what the server must offer for the case to mean anything; where it
 does not, the case is reported as skipped, with the reason:
 
-    structured, meta       the option, the context base:allocation
+    structured, extended   the option
+    meta, depth            the context base:allocation, qemu:allocation-depth
     write                  the export is not read-only
-    flush fua trim zeroes fast_zero cache df multi_conn   transmission flags
+    flush fua trim zeroes fast_zero cache df multi_conn resize  transmission
+                           flags
     empty_name             the empty name stands for the one export
 
 A number after the c groups the cases of one rule.  Cases that begin with cve
@@ -36,8 +38,10 @@ FLAG_NEEDS = {
     "cache": (wire.SEND_CACHE, "SEND_CACHE"),
     "df": (wire.SEND_DF, "SEND_DF"),
     "multi_conn": (wire.CAN_MULTI_CONN, "CAN_MULTI_CONN"),
+    "resize": (wire.SEND_RESIZE, "SEND_RESIZE"),
 }
-OTHER_NEEDS = frozenset("structured meta write empty_name".split())
+OTHER_NEEDS = frozenset(
+    "structured extended meta depth write empty_name".split())
 
 
 class Failure(Exception):
@@ -148,29 +152,38 @@ class Trial:
                 os.path.join(directory, who, "client-key.pem"))
         return context
 
-    def open(self, name=None, structured=False, contexts=()):
+    def open(self, name=None, structured=False, contexts=(), extended=False):
         """A client in transmission."""
         client = self.haggle()
         name = self.name if name is None else name
-        if structured or contexts:
+        if extended:
+            check(client.extended_headers(), "no extended headers here")
+        elif structured or contexts:
             check(client.structured_reply(), "no structured replies here")
         if contexts:
             check_kind(client.set_contexts(name, contexts), wire.REP_ACK)
         check_kind(client.go(name), wire.REP_ACK)
         return client
 
-    def open_both(self):
-        """A client with simple replies; then, if there are any, structured."""
+    def open_each(self):
+        """
+        A client with simple replies; then, where there are such, one with
+        structured replies, and one with extended headers.
+        """
         yield self.open()
         client = self.haggle()
         if client.structured_reply():
             check_kind(client.go(self.name), wire.REP_ACK)
             yield client
+        client = self.haggle()
+        if client.extended_headers():
+            check_kind(client.go(self.name), wire.REP_ACK)
+            yield client
 
-    def open_status(self):
-        """A client with base:allocation; returns it and the context's id."""
-        client = self.open(contexts=[BASE_ALLOCATION])
-        check_equal(list(client.contexts.values()), [BASE_ALLOCATION],
+    def open_status(self, extended=False, context=BASE_ALLOCATION):
+        """A client with one context; returns it and the context's id."""
+        client = self.open(contexts=[context], extended=extended)
+        check_equal(list(client.contexts.values()), [context],
                     "selected contexts")
         return client, next(iter(client.contexts))
 

@@ -38,6 +38,11 @@ import block_status         # noqa: F401
 import writes               # noqa: F401
 import durability           # noqa: F401
 import transport            # noqa: F401
+import extended             # noqa: F401
+import depth                # noqa: F401
+import messages             # noqa: F401
+import interleaving         # noqa: F401
+import resize               # noqa: F401
 import catalogue            # noqa: F401
 import limits               # noqa: F401
 import shutdown             # noqa: F401
@@ -118,13 +123,20 @@ class Harness:
             running.name, [wire.BASE_ALLOCATION]).kind == wire.REP_ACK \
             and client.contexts
         final = client.go(running.name)
+        extended = trial.haggle().extended_headers()
+        other = trial.haggle()
+        depth = other.structured_reply() and other.set_contexts(
+            running.name, [wire.ALLOCATION_DEPTH]).kind == wire.REP_ACK \
+            and other.contexts
         trial.close()
         if final.kind != wire.REP_ACK:
             raise StartFailed(f"GO {running.name.decode()}: {final}")
         offers = {need: None if client.flags & bit else f"no {name}"
                   for need, (bit, name) in cases.FLAG_NEEDS.items()}
         offers["structured"] = None if structured else "no structured replies"
+        offers["extended"] = None if extended else "no extended headers"
         offers["meta"] = None if meta else "no base:allocation"
+        offers["depth"] = None if depth else "no qemu:allocation-depth"
         offers["write"] = ("the export is read-only"
                            if client.flags & wire.READ_ONLY else None)
         offers["empty_name"] = None

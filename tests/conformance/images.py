@@ -12,7 +12,7 @@ import os
 import struct
 import subprocess
 
-from wire import GIB, KIB, MIB
+from wire import GIB, KIB, MIB, TIB
 
 CLUSTER_BYTES = 64 * KIB
 SCRATCH_START = 16 * MIB
@@ -61,8 +61,9 @@ IMAGES = {image.name: image for image in (
     Image("alpha", MIB, [(0, MIB)]),
     Image("beta", 2 * MIB, [(MIB, 2 * MIB)]),
     Image("huge", 8 * GIB, []),
-    # No multiple of 512: its last 100 bytes must not be lost.
-    Image("odd", MIB + 100, [(0, MIB + 100)]),
+    Image("tebibytes", 16 * TIB, []),
+    # No multiple of 512: its last 101 bytes must not be lost.
+    Image("odd", MIB + 101, [(0, MIB + 101)]),
     Image("faulty", 64 * MIB, [(31 * MIB, 32 * MIB),
                                (FAULT_START, FAULT_START + MIB)]),
     Image("base", 16 * MIB, [(0, 4 * MIB)]),
@@ -120,6 +121,9 @@ class Store:
             self.qcow2(image.base)
             run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2",
                 "-b", f"{image.base}.qcow2", path)
+        elif not image.data:
+            run("qemu-img", "create", "-q", "-f", "qcow2", "-o",
+                f"cluster_size={CLUSTER_BYTES}", path, str(image.size))
         else:
             run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o",
                 f"cluster_size={CLUSTER_BYTES}", self.raw(name), path)

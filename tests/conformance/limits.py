@@ -129,13 +129,13 @@ def limit_requests_in_flight(t):
     Guards against dropping a client, or its requests, because it sends more at
     once than the server works on: it has to wait.  Spec: "Transmission".
     """
-    for client in t.open_both():
+    for client in t.open_each():
         count = 2000
         message = bytearray()
         for i in range(count):
             offset = i * 4096 % (12 * MIB)
             client.expect_request(READ, offset, 4096, i)
-            message += wire.pack_request(READ, 0, i, offset, 4096)
+            message += client.pack(READ, 0, i, offset, 4096)
         client.send(bytes(message))
         time.sleep(0.5)
         for request in client.replies(count):

@@ -37,17 +37,6 @@ def c04_unknown_options_are_refused_one_by_one(t):
         check_kind(replies[0], REP_ERR_UNSUP)
 
 
-@case(own=True)
-def c04_extended_headers_are_unsupported(t):
-    """
-    Guards against half an extension: what is not built is ERR_UNSUP.  Spec:
-    "Baseline".
-    """
-    client = t.haggle()
-    check_kind(client.option(wire.OPT_EXTENDED_HEADERS)[-1], REP_ERR_UNSUP)
-    check_haggles(client)
-
-
 @case()
 def c04_data_of_unknown_options_is_consumed(t):
     """

@@ -159,7 +159,7 @@ def c32_many_reads_in_flight_keep_apart(t):
     Guards against chunks or payloads that land in another request's reply.
     Spec: "Transmission".
     """
-    for client in t.open_both():
+    for client in t.open_each():
         offsets = [(i * 7919 * 512) % (13 * MIB) for i in range(400)]
         lengths = [512 + i * 37 % 9000 for i in range(400)]
         for start in range(0, 400, 40):

@@ -10,6 +10,7 @@ A server is started in a *setting*, and cases name the one they need:
     two        two exports, alpha and beta
     huge       an empty image of 8 GiB
     odd        an image whose size is no multiple of 512
+    odd-raw    the same as a raw image
     faulty     an image with an unreadable place at FAULT_START, read-only
     overlay    an empty image over a base with data
     small      the main image; its file may grow by about 1 MiB only
@@ -17,6 +18,8 @@ A server is started in a *setting*, and cases name the one they need:
     aligned    the main image with a minimum block size, where there is one
     tls        the main image, and TLS is a must
     selective  two exports, alpha with and without TLS, beta only with it
+    tebibytes  an empty image of 16 TiB
+    resize     the main image; clients may change its size
 
 A server that cannot be put in a setting says so by raising Unoffered with
 the reason, which the report shows.
@@ -46,8 +49,9 @@ SANITIZER_MARKS = (b"ERROR: AddressSanitizer", b"ERROR: LeakSanitizer",
 
 TLS_SETTINGS = ("tls", "selective")
 SETTING_IMAGES = {"two": ["alpha", "beta"], "selective": ["alpha", "beta"],
-                  "huge": ["huge"], "odd": ["odd"],
-                  "faulty": ["faulty"], "overlay": ["overlay"]}
+                  "huge": ["huge"], "odd": ["odd"], "odd-raw": ["odd"],
+                  "faulty": ["faulty"], "overlay": ["overlay"],
+                  "tebibytes": ["tebibytes"]}
 
 
 class Unoffered(Exception):
@@ -343,7 +347,8 @@ class Qnbd(Server):
     image_form = "qcow2"
     rules_of_qnbd = True
     promises = frozenset(
-        "structured meta df multi_conn flush fua cache".split())
+        "structured extended meta depth df multi_conn flush fua "
+        "cache".split())
     promises_writable = frozenset("write trim zeroes fast_zero".split())
 
     def __init__(self, path, store, read_only):
@@ -365,10 +370,14 @@ class Qnbd(Server):
             command += ["--tls", os.path.join(self.store.pki(), "server")]
         if running.setting == "selective":
             command += ["--tls-optional", "alpha"]
+        if running.setting == "resize":
+            command.append("--allow-resize")
+        form = "raw" if running.setting == "odd-raw" else "qcow2"
+        command += ["-f", form]
         for name in running.images:
-            path = running.copy(name, "qcow2")
+            path = running.copy(name, form)
             command.append(f"{name}={path}" if len(running.images) > 1
-                           else path)
+                           or form == "raw" else path)
         if running.setting == "small":
             path = running.paths["main"]
             running.size_limit = os.path.getsize(path) + GROWTH_BYTES
@@ -391,8 +400,8 @@ class Bare(Server):
         return "bench/bare"
 
     def command(self, running):
-        if running.setting not in ("main", "huge", "odd", "small", "file",
-                                   "aligned"):
+        if running.setting not in ("main", "huge", "odd", "odd-raw", "small",
+                                   "file", "aligned"):
             raise Unoffered("bench/bare serves one raw file read-write on a "
                             "unix socket")
         path = running.copy(running.image.name, "raw")
@@ -409,10 +418,10 @@ class QemuNbd(Server):
     def command(self, running):
         if running.setting in ("two", "selective"):
             raise Unoffered("it serves one export only")
-        form = "raw" if running.setting == "odd" else "qcow2"
+        form = "raw" if running.setting.startswith("odd") else "qcow2"
         path = running.copy(running.image.name, form)
         command = [self.path, "-t", "-e", "2000", "-f", form,
-                   "--discard=unmap", "-x", running.image.name]
+                   "--discard=unmap", "-A", "-x", running.image.name]
         if running.has_tls():
             directory = os.path.join(self.store.pki(), "server")
             command += ["--object", "tls-creds-x509,id=tls,endpoint=server,"
@@ -427,6 +436,10 @@ class QemuNbd(Server):
         if running.setting == "small":
             running.size_limit = os.path.getsize(path) + GROWTH_BYTES
         return command + [path]
+
+
+# Where nbdkit serves from memory.
+MEMORY_SETTINGS = ("main", "tcp", "huge", "tebibytes", "resize")
 
 
 class Nbdkit(Server):
@@ -458,7 +471,7 @@ class Nbdkit(Server):
         setting = running.setting
         if setting == "overlay":
             raise Unoffered("it knows no backing files")
-        if (setting in ("main", "tcp", "huge") and not self.read_only
+        if (setting in MEMORY_SETTINGS and not self.read_only
                 and not running.has_tls()):
             return ["memory", str(running.image.size)]
         if setting == "two":
@@ -484,8 +497,8 @@ class Nbdkit(Server):
 
     def prepare(self, running):
         """The memory plugin starts empty."""
-        if (running.setting not in ("main", "tcp", "huge")
-                or self.read_only or running.has_tls()):
+        if (running.setting not in MEMORY_SETTINGS or self.read_only
+                or running.has_tls()):
             return
         with wire.Client(running.address) as client:
             client.greeting()
@@ -511,6 +524,8 @@ class NbdServer(Server):
     def command(self, running):
         if running.setting in ("overlay", "faulty"):
             raise Unoffered("it serves plain files only")
+        if running.setting == "tebibytes":
+            raise Unoffered("no file is that long on many file systems")
         lines = ["[generic]", "allowlist = true"]
         if running.has_tls():
             directory = os.path.join(self.store.pki(), "server")

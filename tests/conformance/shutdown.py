@@ -34,7 +34,7 @@ def c44_disc_has_no_reply(t):
     Guards against answering DISC, or leaving the connection open after it.
     Spec: "NBD_CMD_DISC".
     """
-    for client in t.open_both():
+    for client in t.open_each():
         client.disconnect()
 
 
@@ -58,12 +58,12 @@ def c44_reads_before_disc_are_answered(t):
     Guards against DISC that overtakes the requests before it: all are served
     first.  Spec: "NBD_CMD_DISC".
     """
-    for client in t.open_both():
+    for client in t.open_each():
         for cookie in range(32):
             client.expect_request(READ, cookie * 64 * KIB, 64 * KIB, cookie)
         client.send(b"".join(
-            wire.pack_request(READ, 0, cookie, cookie * 64 * KIB, 64 * KIB)
-            for cookie in range(32)) + wire.pack_request(DISC))
+            client.pack(READ, 0, cookie, cookie * 64 * KIB, 64 * KIB)
+            for cookie in range(32)) + client.pack(DISC))
         for request in client.replies(32):
             check_error(request.reply, 0, what=f"{request}")
             check_data(bytes(request.reply.data),

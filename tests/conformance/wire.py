@@ -21,10 +21,12 @@ TIMEOUT_SECONDS = 5.0
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
+TIB = 1 << 40
 
 STRING_BYTES_MAX = 4096
 PAYLOAD_BYTES_DEFAULT = 32 * MIB
 STATUS_BYTES_MAX = 4 + (8 << 20)
+STATUS_EXT_BYTES_MAX = 8 + (16 << 20)
 # No option reply of any known kind comes near this.
 OPTION_REPLY_BYTES_MAX = 64 * KIB
 
@@ -35,6 +37,8 @@ OPTION_REPLY_MAGIC = 0x3E889045565A9
 REQUEST_MAGIC = 0x25609513
 SIMPLE_REPLY_MAGIC = 0x67446698
 STRUCTURED_REPLY_MAGIC = 0x668E33EF
+EXTENDED_REQUEST_MAGIC = 0x21E41C71
+EXTENDED_REPLY_MAGIC = 0x6E8A278C
 
 # Handshake and client flags.
 FLAG_FIXED_NEWSTYLE = 1
@@ -68,6 +72,7 @@ REP_ERR_UNKNOWN = REP_ERR_BIT + 6
 REP_ERR_SHUTDOWN = REP_ERR_BIT + 7
 REP_ERR_BLOCK_SIZE_REQD = REP_ERR_BIT + 8
 REP_ERR_TOO_BIG = REP_ERR_BIT + 9
+REP_ERR_EXT_HEADER_REQD = REP_ERR_BIT + 10
 
 REP_NAMES = {
     REP_ACK: "ACK", REP_SERVER: "SERVER", REP_INFO: "INFO",
@@ -77,6 +82,7 @@ REP_NAMES = {
     REP_ERR_UNKNOWN: "ERR_UNKNOWN", REP_ERR_SHUTDOWN: "ERR_SHUTDOWN",
     REP_ERR_BLOCK_SIZE_REQD: "ERR_BLOCK_SIZE_REQD",
     REP_ERR_TOO_BIG: "ERR_TOO_BIG",
+    REP_ERR_EXT_HEADER_REQD: "ERR_EXT_HEADER_REQD",
 }
 
 # Information types.
@@ -131,6 +137,7 @@ REPLY_NONE = 0
 REPLY_OFFSET_DATA = 1
 REPLY_OFFSET_HOLE = 2
 REPLY_BLOCK_STATUS = 5
+REPLY_BLOCK_STATUS_EXT = 6
 REPLY_ERR_BIT = 1 << 15
 REPLY_ERROR = REPLY_ERR_BIT + 1
 REPLY_ERROR_OFFSET = REPLY_ERR_BIT + 2
@@ -139,6 +146,7 @@ REPLY_ERROR_OFFSET = REPLY_ERR_BIT + 2
 STATE_HOLE = 1
 STATE_ZERO = 2
 BASE_ALLOCATION = b"base:allocation"
+ALLOCATION_DEPTH = b"qemu:allocation-depth"
 
 # Errors.
 EPERM = 1
@@ -209,6 +217,17 @@ def pack_request(command, flags=0, cookie=0, offset=0, length=0, data=b"",
                        length) + data
 
 
+def pack_extended(command, flags=0, cookie=0, offset=0, length=0, data=b"",
+                  magic=EXTENDED_REQUEST_MAGIC):
+    return struct.pack(">IHHQQQ", magic, flags, command, cookie, offset,
+                       length) + data
+
+
+def pack_choice(length, contexts):
+    """The payload of a BLOCK_STATUS that chooses its contexts."""
+    return struct.pack(f">Q{len(contexts)}I", length, *contexts)
+
+
 class OptionReply:
     """One reply to one option."""
 
@@ -234,6 +253,8 @@ class Reply:
 
     def __init__(self):
         self.error = 0
+        self.message = b""
+        self.error_offset = None
         self.simple = False
         self.data = b""
         # (type, offset, length) of each content chunk, in order of arrival.
@@ -252,6 +273,8 @@ class Request:
         self.cookie = cookie
         self.offset = offset
         self.length = length
+        # Of a BLOCK_STATUS: the contexts it chooses, None for all.
+        self.contexts = None
         self.reply = Reply()
 
     def __repr__(self):
@@ -326,9 +349,10 @@ class Request:
         if self.command == BLOCK_STATUS:
             if reply.simple:
                 raise self.bad("success by a simple reply")
-            if set(reply.extents) != set(contexts):
+            due = set(contexts if self.contexts is None else self.contexts)
+            if set(reply.extents) != due:
                 raise self.bad(f"status for contexts {set(reply.extents)}, "
-                               f"negotiated {set(contexts)}")
+                               f"due {due}")
 
 
 class Client:
@@ -347,6 +371,7 @@ class Client:
         if family == socket.AF_INET:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.structured = False
+        self.extended = False
         self.contexts = {}
         self.size = None
         self.flags = None
@@ -502,6 +527,14 @@ class Client:
         self.structured = final.kind == REP_ACK
         return self.structured
 
+    def extended_headers(self):
+        """Negotiates extended headers; True if the server agrees."""
+        final = self.option(OPT_EXTENDED_HEADERS)[-1]
+        self.extended = final.kind == REP_ACK
+        # They bring chunks with them.
+        self.structured = self.structured or self.extended
+        return self.extended
+
     def set_contexts(self, name, queries):
         """SET_META_CONTEXT; returns the final reply, keeps the contexts."""
         replies = self.option(OPT_SET_META_CONTEXT,
@@ -551,17 +584,41 @@ class Client:
 
     # Transmission.
 
+    def pack(self, command, flags=0, cookie=0, offset=0, length=0, data=b""):
+        """A request with the header that was agreed upon."""
+        if not self.extended:
+            return pack_request(command, flags, cookie, offset, length, data)
+        if command == WRITE:
+            flags |= PAYLOAD_LEN
+        return pack_extended(command, flags, cookie, offset, length, data)
+
     def send_request(self, command, offset=0, length=0, flags=0, data=b"",
                      cookie=None):
-        """Sends a request and remembers it; the cookie must be a new one."""
+        """
+        Sends a request and remembers it; the cookie must be a new one.  A
+        WRITE gets the flag that extended headers want.
+        """
         if cookie is None:
             cookie = self.next_cookie
             self.next_cookie += 1
         request = Request(command, flags, cookie, offset, length)
         self.pending[cookie] = request
-        self.send(pack_request(command, flags, cookie, offset, length))
+        self.send(self.pack(command, flags, cookie, offset, length))
         if data:
             self.send(data)
+        return request
+
+    def send_choice(self, offset, length, contexts, flags=0, payload=None):
+        """A BLOCK_STATUS that chooses its contexts; payload may lie."""
+        if payload is None:
+            payload = pack_choice(length, contexts)
+        request = self.expect_request(BLOCK_STATUS, offset, length,
+                                      self.next_cookie, flags)
+        request.contexts = contexts
+        self.next_cookie += 1
+        self.send(pack_extended(BLOCK_STATUS, flags | PAYLOAD_LEN,
+                                request.cookie, offset, len(payload),
+                                payload))
         return request
 
     def expect_request(self, command, offset, length, cookie, flags=0):
@@ -591,17 +648,22 @@ class Client:
 
     def disconnect(self):
         """A soft disconnect, and the server's part in it."""
-        self.send(pack_request(DISC))
+        self.send(self.pack(DISC))
         self.expect_closed()
 
     def read_message(self):
         """One simple reply or one chunk; returns the request it is for."""
         magic, = struct.unpack(">I", self.receive(4))
         self.in_message = True
-        if magic == SIMPLE_REPLY_MAGIC:
+        if magic == EXTENDED_REPLY_MAGIC and self.extended:
+            request = self.read_extended_chunk()
+        elif self.extended:
+            raise BadServer(f"reply magic {magic:#x} after extended headers "
+                            "(Extended reply chunk message)")
+        elif magic == SIMPLE_REPLY_MAGIC:
             request = self.read_simple_reply()
         elif magic == STRUCTURED_REPLY_MAGIC:
-            request = self.read_chunk()
+            request = self.read_structured_chunk()
         else:
             raise BadServer(f"reply magic {magic:#x}")
         self.in_message = False
@@ -632,11 +694,23 @@ class Client:
         self.finish_request(request)
         return request
 
-    def read_chunk(self):
+    def read_structured_chunk(self):
         flags, kind, cookie, length = struct.unpack(">HHQI", self.receive(16))
         request = self.find_request(cookie)
         if not self.structured:
             raise request.bad("a structured reply nobody negotiated")
+        return self.read_chunk(request, flags, kind, length)
+
+    def read_extended_chunk(self):
+        flags, kind, cookie, offset, length = struct.unpack(
+            ">HHQQQ", self.receive(28))
+        request = self.find_request(cookie)
+        if offset != request.offset:
+            raise request.bad(f"a chunk with the offset {offset:#x} "
+                              "(Extended reply chunk message)")
+        return self.read_chunk(request, flags, kind, length)
+
+    def read_chunk(self, request, flags, kind, length):
         if flags & ~REPLY_DONE:
             raise request.bad(f"chunk flags {flags:#x}")
         self.read_payload(request, kind, flags, length)
@@ -652,8 +726,10 @@ class Client:
             self.read_data(request, length)
         elif kind == REPLY_OFFSET_HOLE:
             self.read_hole(request, length)
-        elif kind == REPLY_BLOCK_STATUS:
+        elif kind == REPLY_BLOCK_STATUS and not self.extended:
             self.read_status(request, length)
+        elif kind == REPLY_BLOCK_STATUS_EXT and self.extended:
+            self.read_status_ext(request, length)
         elif kind in (REPLY_ERROR, REPLY_ERROR_OFFSET):
             self.read_error(request, kind, length)
         else:
@@ -691,6 +767,17 @@ class Client:
         extents = list(struct.iter_unpack(">II", data[4:]))
         request.add_status(context, extents)
 
+    def read_status_ext(self, request, length):
+        if length < 24 or length % 16 != 8 or length > STATUS_EXT_BYTES_MAX:
+            raise request.bad(f"BLOCK_STATUS_EXT of length {length}")
+        data = self.receive(length)
+        context, count = struct.unpack(">II", data[:8])
+        if count * 16 + 8 != length:
+            raise request.bad(f"BLOCK_STATUS_EXT of length {length} says "
+                              f"that it has {count} descriptors")
+        extents = list(struct.iter_unpack(">QQ", data[8:]))
+        request.add_status(context, extents)
+
     def read_error(self, request, kind, length):
         fixed = 6 if kind == REPLY_ERROR else 14
         if not fixed <= length <= fixed + STRING_BYTES_MAX:
@@ -699,12 +786,14 @@ class Client:
         if error == 0 or fixed + message_length > length:
             raise request.bad(f"error chunk: error {error}, message "
                               f"{message_length}, chunk {length}")
-        check_string("error message", self.receive(message_length))
+        request.reply.message = self.receive(message_length)
+        check_string("error message", request.reply.message)
         if kind == REPLY_ERROR_OFFSET:
             offset, = struct.unpack(">Q", self.receive(8))
             if not (request.offset <= offset
                     < request.offset + request.length):
                 raise request.bad(f"error at {offset:#x}, outside it")
+            request.reply.error_offset = offset
         self.receive(length - fixed - message_length)
         request.set_error(error)
 
