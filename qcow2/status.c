@@ -14,8 +14,9 @@
 
 #define STATUS_LOOKUPS_MAX 256
 
-/* Lookups before others on the loop get a turn. */
-#define TURN_LOOKUPS 32
+/* Lookups, or extents of fewer, before others on the loop get a turn. */
+#define TURN_LOOKUPS 16
+#define TURN_EXTENTS 8
 
 /* Of the L1 table, in one taking of the lock. */
 #define STATUS_TABLES_MAX 512
@@ -186,6 +187,8 @@ list_extents(struct image *image, uint64_t guest, uint64_t length,
 			extents[count - 1].length += extent->length;
 		else
 			count++;
+		if (seen % TURN_EXTENTS == TURN_EXTENTS - 1)
+			co_yield();
 	}
 	*countp = count;
 	return 0;

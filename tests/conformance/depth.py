@@ -84,7 +84,7 @@ def c42_depth_tells_the_layer(t):
     check_equal(depth(13 * MIB), 0, "depth of nothing")
 
 
-@case("meta depth")
+@case("meta depth", fresh=True)
 def c42_depth_of_an_image_alone(t):
     """
     Guards against holes that count as data, and the other way round.
