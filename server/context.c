@@ -5,24 +5,33 @@
 #include "server/export.h"
 
 static uint32_t
-allocation_of(const struct image_extent *extent)
+allocation_of(const struct image *image, const struct image_extent *extent)
 {
+	(void)image;
 	if (!extent->zero)
 		return 0;
 	return NBD_STATE_ZERO | (extent->allocated ? 0 : NBD_STATE_HOLE);
 }
 
-/* The layer of the chain that says what is there, counted from 1. */
+/*
+ * The layer of the chain that says what is there, counted from 1.  QEMU, whose
+ * context it is, takes zeros behind the end of a layer for that layer's.
+ */
 static uint32_t
-depth_of(const struct image_extent *extent)
+depth_of(const struct image *image, const struct image_extent *extent)
 {
-	return extent->present ? extent->depth + 1u : 0;
+	if (extent->present)
+		return extent->depth + 1u;
+	for (unsigned depth = 0; depth <= extent->depth; depth++)
+		image = image_backing(image);
+	return image ? extent->depth + 2u : 0;
 }
 
 /* The facts of an image, as the states of a context. */
 static co_fn int
 describe_image(const struct export *export, uint64_t guest, uint64_t length,
-    uint32_t (*state_of)(const struct image_extent *extent),
+    uint32_t (*state_of)(const struct image *image,
+    const struct image_extent *extent),
     struct nbd_extent *extents, unsigned *countp)
 {
 	struct image_extent facts[CONTEXT_EXTENTS_MAX];
@@ -35,7 +44,7 @@ describe_image(const struct export *export, uint64_t guest, uint64_t length,
 	for (unsigned i = 0; i < count; i++)
 		extents[i] = (struct nbd_extent){
 			.length = facts[i].length,
-			.state = state_of(&facts[i]),
+			.state = state_of(export->image, &facts[i]),
 		};
 	*countp = count;
 	return 0;
