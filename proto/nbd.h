@@ -107,7 +107,7 @@ enum nbd_command {
 #define NBD_CMD_FLAG_DF (1u << 2)	/* READ: one content chunk */
 #define NBD_CMD_FLAG_REQ_ONE (1u << 3)	/* BLOCK_STATUS: one extent */
 #define NBD_CMD_FLAG_FAST_ZERO (1u << 4)	/* WRITE_ZEROES: fast or fail */
-#define NBD_CMD_FLAG_PAYLOAD_LEN (1u << 5)	/* extended: length of it */
+#define NBD_CMD_FLAG_PAYLOAD_LEN (1u << 5)	/* length is a payload's */
 
 /* Chunks of a structured or extended reply; those with bit 15 set are errors. */
 #define NBD_REPLY_FLAG_DONE (1u << 0)	/* the last chunk of this reply */

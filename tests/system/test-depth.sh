@@ -30,8 +30,9 @@ make_chain()
 	qemu-io -f qcow2 -c "write -q -P 3 1M 1M" -c "write -q -z -u 8M 64k" \
 	    -c "write -q -P 4 26M 1M" middle.qcow2
 	qemu-img create -q -f qcow2 -b middle.qcow2 -F qcow2 top.qcow2
-	qemu-io -f qcow2 -c "write -q -P 5 1536k 1M" -c "write -q -z -u 2M 64k" \
-	    -c "write -q -P 6 31M 1M" -c "discard -q 12M 1M" top.qcow2
+	qemu-io -f qcow2 -c "write -q -P 5 1536k 1M" \
+	    -c "write -q -z -u 2M 64k" -c "write -q -P 6 31M 1M" \
+	    -c "discard -q 12M 1M" top.qcow2
 	qemu-img create -q -f raw alone.raw 8M
 	qemu-io -f raw -c "write -q -P 7 1M 1M" alone.raw
 }
