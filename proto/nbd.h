@@ -109,7 +109,7 @@ enum nbd_command {
 #define NBD_CMD_FLAG_FAST_ZERO (1u << 4)	/* WRITE_ZEROES: fast or fail */
 #define NBD_CMD_FLAG_PAYLOAD_LEN (1u << 5)	/* length is a payload's */
 
-/* Chunks of a structured or extended reply; those with bit 15 set are errors. */
+/* Chunks of structured and extended replies; those with bit 15 are errors. */
 #define NBD_REPLY_FLAG_DONE (1u << 0)	/* the last chunk of this reply */
 #define NBD_REPLY_TYPE_FLAG_ERROR (1u << 15)
 enum nbd_reply_type {
