@@ -81,3 +81,13 @@ play_on(void)
 {
 	loop_sleep(PAUSE_NS);
 }
+
+const struct connection *
+play_connection(const struct site *site)
+{
+	for (unsigned i = 0; i < site->server.loops_count; i++)
+		if (site->server.loops[i].connections)
+			return site->server.loops[i].connections;
+	ck_abort_msg("there is no connection");
+	return NULL;
+}

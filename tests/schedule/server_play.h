@@ -40,4 +40,7 @@ co_fn void play_finish(struct client *client,
 
 co_fn void play_on(void);
 
+/* The connection that came last on the one loop that has any. */
+const struct connection *play_connection(const struct site *site);
+
 #endif

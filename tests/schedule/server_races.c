@@ -10,21 +10,9 @@
 #include <stdlib.h>
 #include "runtime/log.h"
 #include "server/connection.h"
-#include "server/read.h"
 #include "tests/schedule/server_play.h"
 
 static const struct server_limits limits = SERVER_LIMITS_DEFAULT;
-
-/* The connection that came last on the one loop that has any. */
-static const struct connection *
-connection_of(const struct site *site)
-{
-	for (unsigned i = 0; i < site->server.loops_count; i++)
-		if (site->server.loops[i].connections)
-			return site->server.loops[i].connections;
-	ck_abort_msg("there is no connection");
-	return NULL;
-}
 
 /* What blocks, beside the test. */
 struct aside {
@@ -527,7 +515,7 @@ ask_much(struct site *site)
 	start_aside(&aside, &client, false);
 	file_sim_await(&hold, CONNECTION_REQUESTS_MAX);
 	play_on();
-	ck_assert_uint_eq(connection_of(site)->requests_in_flight,
+	ck_assert_uint_eq(play_connection(site)->requests_in_flight,
 	    CONNECTION_REQUESTS_MAX);
 	ck_assert_uint_eq(hold.caught, CONNECTION_REQUESTS_MAX);
 	file_sim_release(site->crew->disk, &hold);
@@ -548,8 +536,8 @@ END_TEST
 #define LARGE_COUNT 3
 
 /*
- * Each part begins with a cluster of data, so that its read can be held.  They
- * are to come in one chunk, so each needs all of its memory at once.
+ * Each begins with a cluster of data, so that it can be held, and is to come in
+ * one chunk, so that it needs all of its memory at once.
  */
 co_fn static void
 read_much(struct site *site)
@@ -566,111 +554,25 @@ read_much(struct site *site)
 	for (unsigned i = 0; i < LARGE_COUNT; i++) {
 		reads[i] = play_request(NBD_CMD_READ, i * (uint64_t)LARGE,
 		    LARGE, 0);
-XXX1	}
+		reads[i].wire.flags = NBD_CMD_FLAG_DF;
+		play_ask(&client, &reads[i]);
+	}
 	file_sim_await(&hold, 2);
 	play_on();
 	ck_assert_uint_eq(hold.caught, 2);
-	ck_assert_uint_eq(connection_of(site)->memory_in_flight,
+	ck_assert_uint_eq(play_connection(site)->memory_in_flight,
 	    CONNECTION_MEMORY_MAX);
 	file_sim_release(site->crew->disk, &hold);
 	for (unsigned i = 0; i < LARGE_COUNT; i++)
 		play_finish(&client, &reads[i]);
 	play_on();
-	ck_assert_uint_eq(connection_of(site)->memory_in_flight, 0);
+	ck_assert_uint_eq(play_connection(site)->memory_in_flight, 0);
 	client_leave(&client, CLIENT_DISC);
 }
 
 START_TEST(more_memory_than_a_connection_may_have)
 {
 	play_site(_i, read_much, 0);
-}
-END_TEST
-
-/* ---- long reads ---- */
-
-#define LONG_PARTS 8u
-
-/*
- * Asks for LONG_PARTS parts of data and returns with the first one at the
- * client, and a later one held on the disk.
- */
-co_fn static void
-begin_long_read(struct site *site, struct client *client,
-    struct client_request *read, struct file_sim_hold *hold)
-{
-	for (unsigned i = 0; i < LONG_PARTS; i++)
-		client_do(client, NBD_CMD_WRITE, i * READ_PART_BYTES,
-		    READ_PART_BYTES, 1 + i, 0);
-	*hold = (struct file_sim_hold){.kinds = FILE_SIM_READ, .limit = 1};
-	*read = request_of(NBD_CMD_READ, 0, LONG_PARTS * READ_PART_BYTES, 0);
-	file_sim_hold(site->crew->disk, hold);
-	ask(client, read);
-	file_sim_await(hold, 1);
-	file_sim_release(site->crew->disk, hold);
-	*hold = (struct file_sim_hold){.kinds = FILE_SIM_READ, .limit = 1};
-	file_sim_hold(site->crew->disk, hold);
-	file_sim_await(hold, 1);
-	let_go_on();
-	ck_assert_uint_gt(read->chunks, 0);
-	ck_assert(!read->replied);
-}
-
-/*
- * What is ready of a long read is sent, others are answered in between, and
- * only some parts of it are in memory.
- */
-co_fn static void
-read_long(struct site *site)
-{
-	struct client_request read;
-	struct file_sim_hold hold;
-	struct client client;
-
-	join(&client, site, 0);
-	begin_long_read(site, &client, &read, &hold);
-	client_do(&client, NBD_CMD_READ, READ_PART_BYTES, 512, 0, 0);
-	ck_assert(!read.replied);
-	ck_assert_uint_eq(connection_of(site)->requests_in_flight, 1);
-	ck_assert_uint_le(connection_of(site)->memory_in_flight,
-	    READ_PARTS_MAX * READ_PART_BYTES);
-	file_sim_release(site->crew->disk, &hold);
-	finish(&client, &read);
-	ck_assert_uint_eq(read.chunks, LONG_PARTS);
-	let_go_on();
-	ck_assert_uint_eq(connection_of(site)->memory_in_flight, 0);
-	client_leave(&client, CLIENT_DISC);
-}
-
-START_TEST(a_long_read_lets_others_through)
-{
-	play(_i, read_long, 0);
-}
-END_TEST
-
-/* Its parts are given up, one of them in the making, and nothing is kept. */
-co_fn static void
-vanish_in_long_read(struct site *site)
-{
-	struct client_request read;
-	struct client client, other;
-	struct file_sim_hold hold;
-
-	join(&other, site, 0);
-	join(&client, site, 1);
-	begin_long_read(site, &client, &read, &hold);
-	client_leave(&client, CLIENT_ABRUPT);
-	let_go_on();
-	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 2);
-	file_sim_release(site->crew->disk, &hold);
-	let_go_on();
-	ck_assert_uint_eq(atomic_load(&site->server.connections_count), 1);
-	client_do(&other, NBD_CMD_READ, 0, 512, 0, 0);
-	client_leave(&other, CLIENT_DISC);
-}
-
-START_TEST(a_client_vanishes_within_a_long_read)
-{
-	play(_i, vanish_in_long_read, 0);
 }
 END_TEST
 
@@ -704,10 +606,6 @@ main(void)
 	for (size_t i = 0; i < sizeof(races) / sizeof(races[0]); i++)
 		tcase_add_loop_test(tests, races[i], 0, SEEDS);
 	tcase_add_loop_test(tests, more_memory_than_a_connection_may_have, 0,
-	    SEEDS_FEW);
-	tcase_add_loop_test(tests, a_long_read_lets_others_through, 0,
-	    SEEDS_FEW);
-	tcase_add_loop_test(tests, a_client_vanishes_within_a_long_read, 0,
 	    SEEDS_FEW);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
