@@ -390,7 +390,7 @@ def c42_data_far_away_is_found(t):
     "NBD_CMD_BLOCK_STATUS".
     """
     client, context = t.open_status(extended=True)
-    place = 11 * TIB + 64 * KIB
+    place = 11 * TIB + 100 * GIB + 64 * KIB
     write(client, place, b"f" * 64 * KIB)
     offset = 10 * TIB
     while offset < place:

@@ -79,6 +79,7 @@ def message_of_a_failed_read_has_the_offset(t):
     for client in open_with_texts(t):
         for offset, length in ((FAULT_START, 512), (FAULT_START, MIB),
                                (FAULT_START - 1, 2), (32 * MIB, 2 * MIB),
+                               (FAULT_START - 500 * KIB, MIB),
                                (FAULT_START - 3 * MIB - 100, 4 * MIB),
                                (FAULT_START + 100, 64 * KIB)):
             reply = client.command(READ, offset, length)
