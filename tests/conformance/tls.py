@@ -231,6 +231,21 @@ def c11_starttls_wipes_what_was_agreed(t):
     check_error(client.command(wire.BLOCK_STATUS, 0, 512), wire.EINVAL)
 
 
+@case("extended", setting="selective")
+def c11_starttls_wipes_extended_headers(t):
+    """
+    Guards against 32-byte headers that the client did not ask for inside TLS.
+    Spec: "NBD_OPT_EXTENDED_HEADERS".
+    """
+    client = t.haggle(tls=False)
+    check(client.extended_headers(), "no extended headers")
+    client.start_tls(t.tls_context())
+    client.structured = client.extended = False
+    check_kind(client.go(b"alpha"), REP_ACK)
+    check_equal(client.flags & wire.SEND_DF, 0, "SEND_DF")
+    check_serves(client, t.image)
+
+
 @case(setting="tls")
 def c11_plain_text_behind_starttls_is_fatal(t):
     """
