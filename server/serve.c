@@ -33,6 +33,9 @@
 #include "server/stdio.h"
 #include "server/tls.h"
 
+/* How long clients wait at most for the log of the beginning to be written. */
+#define READY_LOG_MS 1000
+
 /* ---- serving ---- */
 
 struct serve {
@@ -262,6 +265,8 @@ tell_ready(struct serve *serve)
 	serve_announce(options, serve->listeners, &serve->server.exports);
 	log_info("ready engine=%s loops=%u", loop_engine_name(),
 	    serve->server.loops_count);
+	/* Who waits for that may look into the log. */
+	log_flush(READY_LOG_MS);
 	notify_systemd("READY=1");
 	if (options->ready_fd >= 0) {
 		put = write((int)options->ready_fd, "\n", 1);

@@ -6,7 +6,7 @@
 # that it may have too are called by their path.  The kernel's command line
 # brings
 #
-#	nbd_port=PORT		exports "disk" and, raw, "result" on the host
+#	nbd_port=PORT		exports "disk", "swap" and, raw, "result" on the host
 #	result_port=PORT
 #
 # Everything is printed to the serial line; the last line is the verdict.
@@ -100,6 +100,25 @@ mount -t ext4 -o ro /dev/nbd0 /mnt
 	exit 1
 }
 umount /mnt
+detach
+
+begin "swap: what a group has no memory for"
+/usr/bin/nbd-client -swap -N swap 10.0.2.2 "$nbd_port" /dev/nbd0
+mkswap /dev/nbd0
+swapon /dev/nbd0
+mkdir /cgroup
+mount -t cgroup2 cgroup2 /cgroup
+echo +memory >/cgroup/cgroup.subtree_control
+mkdir /cgroup/small
+echo $((16 << 20)) >/cgroup/small/memory.max
+sh -c 'echo $$ >/cgroup/small/cgroup.procs
+    dd if=/dev/urandom bs=1M count=32 2>/dev/null | tee /tmp/blob | sha256sum \
+	>/tmp/blob.sum'
+grep -w pswpout /proc/vmstat
+[ "$(awk '$1 == "pswpout" { print $2 }' /proc/vmstat)" -gt 2500 ]
+[ "$(sha256sum </tmp/blob)" = "$(cat /tmp/blob.sum)" ]
+rm /tmp/blob
+swapoff /dev/nbd0
 detach
 
 # serve IMAGE: our own server, in this guest.

@@ -22,8 +22,12 @@ unavailable()
 	exit 77
 }
 
-# A copy that is made halfway never takes the place of a whole one.
-[ ! -e "$directory/modules" ] || exit 0
+# A copy that is made halfway never takes the place of a whole one, and one that
+# was made for less is made anew.
+if [ -e "$directory/modules" ] &&
+    [ "${wanted[*]}" = "$(cat "$directory/wanted" 2>/dev/null)" ]; then
+	exit 0
+fi
 mkdir -p "$directory"
 cd "$directory"
 work=$(mktemp -d ./work-XXXXXX)
@@ -54,4 +58,5 @@ done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' |
 mv "$work"/boot/vmlinuz-* vmlinuz
 rm -rf lib
 mv "$work/lib" lib
+echo "${wanted[*]}" >wanted
 mv "$work/modules" modules

@@ -3,9 +3,10 @@
 #
 # Guards against a real client, Linux itself: a guest with Debian's kernel
 # attaches a disk over two TCP connections, makes ext4, writes, trims, detaches,
-# and finds everything when it attaches again.  Then the guest is the server's
-# home: on that kernel it must run, by io_uring, and serve from a block device,
-# too, where space that is new does not read as zeros; and over vsock.
+# finds everything when it attaches again, and swaps there.  Then the guest is
+# the server's home: on that kernel it must run, by io_uring, and serve from a
+# block device, too, where space that is new does not read as zeros; and over
+# vsock; and with TLS, which the kernel encrypts.
 #
 # Packages: e2fsprogs libnbd-bin nbd-client qemu-utils, and those of root.sh.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
@@ -61,12 +62,13 @@ with open("other.raw", "wb") as other:
 '
 make_root
 qemu-img create -q -f qcow2 disk.qcow2 512M
+qemu-img create -q -f qcow2 swap.qcow2 128M
 head -c 64M /dev/zero | tr '\0' '\245' >device.raw
 truncate -s 32M result.raw
 start_qnbd -f raw --listen tcp:127.0.0.1:0 result=result.raw
 result_port=$(port_of "$log")
 result_pid=$pid
-start_qnbd --listen tcp:127.0.0.1:0 disk.qcow2
+start_qnbd --listen tcp:127.0.0.1:0 disk.qcow2 swap.qcow2
 begin=$SECONDS
 visit "$(port_of "$log")" "$result_port"
 echo "the guest ran for $((SECONDS - begin)) s"

@@ -6,7 +6,7 @@
 # whichever engine the server runs on.  Where io_uring is refused it must say
 # so in one clear line and work all the same.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
-requires qemu-img qemu-io nbdinfo nbdcopy python3
+requires qemu-img qemu-io nbdinfo nbdcopy nbd-client python3
 
 no_uring=$(dirname "$QNBD")/tests/no-uring
 server=$QNBD
@@ -76,6 +76,15 @@ END
 	limited nbdinfo --list "$1" >list.txt
 	expect_text list.txt '^export="full":'
 	expect_text list.txt '^export="empty":'
+	case $1 in
+	nbd://*)
+		address=${1#nbd://}
+		address=${address%%/*}
+		limited nbd-client -l "${address%:*}" "${address#*:}" >list.txt
+		expect_text list.txt '^full'
+		expect_text list.txt '^empty'
+		;;
+	esac
 	for word in fua zero trim structured-reply; do
 		limited nbdinfo --can "$word" "$1"
 	done
