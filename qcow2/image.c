@@ -4,7 +4,6 @@
  */
 #include "qcow2/image.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include "qcow2/internal.h"

@@ -14,7 +14,6 @@
 #define QCOW2_IMAGE_CHAIN_H
 
 #include <stdbool.h>
-#include <stdint.h>
 #include "qcow2/image_progress.h"
 #include "runtime/co.h"
 #include "runtime/error.h"

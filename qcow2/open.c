@@ -9,7 +9,6 @@
  * the L1 table makes the range behind it unreadable, not the whole image; an
  * image whose tables overlap is only good for reading.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

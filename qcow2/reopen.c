@@ -8,7 +8,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 #include "qcow2/encrypted.h"
 #include "qcow2/image_open.h"

@@ -7,7 +7,6 @@
  */
 #include "qcow2/image_resize.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include "qcow2/internal.h"

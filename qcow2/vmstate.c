@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "qcow2/image_vmstate.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/internal.h"

@@ -7,7 +7,6 @@
 #include <openssl/pem.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "server/certificate.h"
 

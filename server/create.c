@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <string.h>
 #include "runtime/file.h"
 #include "server/commands.h"
 #include "server/new_backing.h"

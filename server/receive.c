@@ -11,7 +11,6 @@
  * to all connections of the loop.
  */
 #include <errno.h>
-#include <string.h>
 #include "runtime/buf.h"
 #include "runtime/log.h"
 #include "server/connection.h"

@@ -2,7 +2,6 @@
 #include "server/status.h"
 
 #include <assert.h>
-#include <string.h>
 #include "runtime/loop.h"
 #include "server/connection.h"
 #include "server/context.h"

@@ -2,11 +2,8 @@
 #include "server/tls_psk.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include "runtime/secret.h"
 #include "server/tls_file.h"
 

@@ -106,15 +106,30 @@ __wrap_link(const char *old_path, const char *new_path)
 	return __real_link(old_path, new_path);
 }
 
+/* The new file is the only one that is synced without file_open(). */
+static int
+sync_content(int fd)
+{
+	size_t index = record_begin(creation.log, &(struct record){
+		.kind = RECORD_SYNC, .source = NEW_FILE,
+	});
+	int result = __real_fsync(fd);
+
+	record_end(creation.log, index, result);
+	return result;
+}
+
 /* Of a directory it makes names stable, if they were given before. */
 int
 __wrap_fsync(int fd)
 {
 	struct stat st;
-	int result = __real_fsync(fd);
+	int result;
 
-	if (!result && !fstat(fd, &st) && S_ISDIR(st.st_mode) &&
-	    creation.named)
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode))
+		return sync_content(fd);
+	result = __real_fsync(fd);
+	if (!result && creation.named)
 		creation.names_synced = mark();
 	return result;
 }

@@ -14,7 +14,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include "tests/fuzz/input.h"
 #include "tests/tls_pair.h"
 

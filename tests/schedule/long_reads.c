@@ -7,7 +7,6 @@
  * under the network, when their client has gone.
  */
 #include <check.h>
-#include <stdlib.h>
 #include "runtime/log.h"
 #include "server/connection.h"
 #include "server/read.h"
