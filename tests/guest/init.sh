@@ -6,8 +6,8 @@
 # that it may have too are called by their path.  The kernel's command line
 # brings
 #
-#	nbd_port=PORT		exports "disk", "swap" and, raw, "result" on the host
-#	result_port=PORT
+#	nbd_port=PORT		exports "disk" and "swap" on the host
+#	result_port=PORT	and there, raw, "result"
 #
 # Everything is printed to the serial line; the last line is the verdict.
 set -eu

@@ -234,6 +234,15 @@ limited nbdcopy -- [ "$QNBD" serve -r full.qcow2 ] \
 expect_same_disk empty.qcow2 disk.raw
 expect_clean empty.qcow2
 
+# Also where the test fails; the mount would outlive it.
+unmount()
+{
+	local status=$?
+	! mountpoint -q mounted || umount mounted
+	return "$status"
+}
+trap 'unmount; _cleanup' EXIT
+
 # A file that is the disk, for programs that know nothing of any of this.
 mount_disk()
 {
@@ -256,7 +265,7 @@ else
 		dd if=other.raw of=mounted/nbd bs=300k conv=notrunc,fsync \
 		    2>/dev/null
 		cmp mounted/nbd other.raw
-		umount mounted
+		unmount
 		wait "$!"
 		stop_qnbd
 		expect_same_disk full.qcow2 other.raw
