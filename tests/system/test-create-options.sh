@@ -7,5 +7,7 @@
 . "${abs_top_srcdir:-.}/tests/functions.sh"
 requires qemu-img python3
 
-python3 -B "$top/tests/system/create_options.py" "$QNBD" ||
+# A prime, so that it meets all values of all options.
+draw_seeds 7 7
+python3 -B "$top/tests/system/create_options.py" "$QNBD" "$slower" ||
     fail "there are combinations that are not as they must be"
