@@ -56,7 +56,7 @@ resize_to(uint64_t bytes, enum create_preallocation preallocation)
 	return request_of(ACTION_RESIZE, bytes, 0, preallocation, 0);
 }
 
-static void
+co_fn static void
 expect_refused(struct request *request)
 {
 	ck_assert_int_eq(request_wait(request), -EINVAL);
