@@ -60,8 +60,8 @@ collect(struct request *request, const struct context *context,
 	uint64_t guest = request->wire.offset;
 	uint64_t left = request->wire.length;
 
-	while (left > 0 && loop_now_ns(loop) - begun_ns <
-	    STATUS_MS_MAX * UINT64_C(1000000)) {
+	/* Once in any case: the process may stand still for so long. */
+	do {
 		struct nbd_extent extents[CONTEXT_EXTENTS_MAX];
 		unsigned count;
 		int err = context_describe(context, connection->export, guest,
@@ -81,7 +81,8 @@ collect(struct request *request, const struct context *context,
 		}
 		if (left > 0)
 			co_yield();
-	}
+	} while (left > 0 && loop_now_ns(loop) - begun_ns <
+	    STATUS_MS_MAX * UINT64_C(1000000));
 	list_write_last(list);
 	return 0;
 }
