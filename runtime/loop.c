@@ -415,9 +415,10 @@ loop_call(struct loop *loop, void (*fn)(void *arg), void *arg)
 void
 loop_recv_put(struct op *op)
 {
-	assert(op->loop == self);
+	/* It may never have been submitted. */
 	if (!op->pooled)
 		return;
+	assert(op->loop == self);
 	op->loop->ops->recv_put(op->loop, op);
 	op->pooled = NULL;
 }

@@ -96,9 +96,11 @@ send_message(unsigned number)
 static co_fn void
 receive_pooled(void *unused)
 {
+	struct op never_submitted = { .kind = OP_RECV_POOLED };
 	unsigned received = 0;
 
 	(void)unused;
+	loop_recv_put(&never_submitted);
 	open_sockets();
 	loop_sleep(MILLISECOND_NS);
 	for (unsigned i = 0; i < POOLED_SOCKETS; i++)
