@@ -564,7 +564,7 @@ send_looks_max(const struct connection *connection)
 static bool
 send_is_stuck(struct connection *connection)
 {
-	if (!connection->sending.first ||
+	if ((!connection->sending.first && !channel_is_sending(connection)) ||
 	    connection->sends != connection->watched_sends) {
 		connection->watched_sends = connection->sends;
 		connection->watched_looks = 0;
