@@ -73,7 +73,7 @@ int certificate_load_public(const char *directory, const char *file,
 /*
  * Writes both files into directory: each is stable and whole before it gets
  * its name, the key first and for its owner only.  A file that is there is
- * -EEXIST, or, with replace, replaced.
+ * -EEXIST, and no new one is left; or, with replace, it is replaced.
  */
 int certificate_save(const struct certificate *certificate,
     const char *directory, const char *file, const char *key_file,

@@ -236,10 +236,17 @@ int
 certificate_save(const struct certificate *certificate, const char *directory,
     const char *file, const char *key_file, bool replace, struct error *error)
 {
-	int err = save(NULL, certificate->key, directory, key_file, replace,
-	    error);
+	char key_path[PATH_MAX];
+	int err = make_path(key_path, directory, key_file, error);
 
+	if (!err)
+		err = save(NULL, certificate->key, directory, key_file,
+		    replace, error);
 	if (err)
 		return err;
-	return save(certificate->x509, NULL, directory, file, replace, error);
+	err = save(certificate->x509, NULL, directory, file, replace, error);
+	/* Beside a certificate of before it would be taken for its key. */
+	if (err && !replace)
+		unlink(key_path);
+	return err;
 }

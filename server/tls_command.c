@@ -268,6 +268,11 @@ check_words(const struct command *command, enum verb verb,
 		    "the name or address that clients connect to");
 	if (verb != VERB_INIT && options->hosts.count > 0)
 		return options_complain(command, "--host is for tls init");
+	if (verb != VERB_SHOW && options->json)
+		return options_complain(command, "--json is for tls show");
+	if (verb == VERB_SHOW && (options->renew || options->days > 0))
+		return options_complain(command, "%s is for tls init and tls "
+		    "client", options->renew ? "--renew" : "--days");
 	if (words != (verb == VERB_CLIENT ? 2 : 1))
 		return options_complain(command, verb == VERB_CLIENT ?
 		    "tls client takes one NAME" :
@@ -278,7 +283,7 @@ check_words(const struct command *command, enum verb verb,
 static int
 tls_run(const struct command *command, int argc, char **argv)
 {
-	struct tls_options options = {.days = LEAF_DAYS};
+	struct tls_options options = {0};
 	struct error error = {0};
 	enum verb verb = VERB_SHOW;
 	int first, result;
@@ -296,6 +301,8 @@ tls_run(const struct command *command, int argc, char **argv)
 		result = check_words(command, verb, &options, argc);
 	if (result)
 		return result;
+	if (options.days == 0)
+		options.days = LEAF_DAYS;
 	if (verb == VERB_INIT)
 		result = init(&options, &error);
 	else if (verb == VERB_CLIENT)

@@ -148,6 +148,16 @@ tls_session_keep(struct tls_session *session)
 	return 0;
 }
 
+/* All is taken: an idle session holds no memory for what may come. */
+static void
+give_copy_back(struct tls_session *session)
+{
+	if (session->in_bytes > 0)
+		return;
+	free(session->in_copy);
+	session->in_copy = NULL;
+}
+
 /* ---- failing ---- */
 
 /* What OpenSSL has against it, in the words of whoever reads the log. */
@@ -176,6 +186,7 @@ fail(struct tls_session *session, int result)
 {
 	switch (SSL_get_error(session->ssl, result)) {
 	case SSL_ERROR_WANT_READ:
+		give_copy_back(session);
 		return -EAGAIN;
 	case SSL_ERROR_ZERO_RETURN:
 		return -ENODATA;

@@ -28,6 +28,9 @@ usage_error 'tls show needs --dir DIR$' show
 usage_error 'tls init needs --host NAME: ' init --dir d
 usage_error 'tls client takes one NAME$' client --dir d
 usage_error '--host is for tls init$' client --dir d --host h name
+usage_error '--json is for tls show$' init --dir d --host h --json
+usage_error '--renew is for tls init and tls client$' show --dir d --renew
+usage_error '--days is for tls init and tls client$' show --dir d --days 9
 expect_status 1 "$QNBD" tls init --dir d --host 'x,IP:10.0.0.1'
 expect_text "$tmp/err" '^qnbd: x,IP:10.0.0.1 is no host name'
 expect_status 1 "$QNBD" tls show --dir d
@@ -80,6 +83,10 @@ expect_text "$tmp/err" 'add --renew$'
 expect_status 1 "$QNBD" tls client --dir d alice
 expect_text "$tmp/err" 'add --renew$'
 diff -r d before
+mv d/ca-key.pem away.pem
+expect_status 1 "$QNBD" tls init --dir d --host localhost
+[ ! -e d/ca-key.pem ] || fail "a key was left that is not the authority's"
+mv away.pem d/ca-key.pem
 expect_status 0 "$QNBD" tls init --dir d --host example.com --renew
 cmp d/ca-cert.pem before/ca-cert.pem
 if cmp -s d/server-key.pem before/server-key.pem; then

@@ -123,6 +123,8 @@ START_TEST(idle_sessions_keep_no_buffer)
 	struct iovec iov = {(char *)"reply", 5}, *next = &iov;
 	unsigned count = 1;
 	struct tls_pair pair;
+	char request[16];
+	size_t bytes;
 
 	pair_start(&pair);
 	ck_assert_ptr_null(pair.server->out);
@@ -130,6 +132,15 @@ START_TEST(idle_sessions_keep_no_buffer)
 	ck_assert_ptr_nonnull(pair.server->out);
 	tls_pair_carry_out(&pair);
 	ck_assert_ptr_null(pair.server->out);
+	/* Nor what it had to keep of what arrived, once that is read. */
+	ck_assert_int_eq(SSL_write(pair.client, "request", 7), 7);
+	tls_pair_carry_in(&pair);
+	ck_assert_int_eq(tls_session_keep(pair.server), 0);
+	ck_assert_ptr_nonnull(pair.server->in_copy);
+	ck_assert_int_eq(tls_session_read(pair.server, request,
+	    sizeof(request), &bytes), 0);
+	ck_assert_uint_eq(bytes, 7);
+	ck_assert_ptr_null(pair.server->in_copy);
 	tls_pair_close(&pair);
 }
 END_TEST
