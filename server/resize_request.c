@@ -2,6 +2,7 @@
 #include "server/resize_request.h"
 
 #include <errno.h>
+#include <string.h>
 #include "qcow2/image.h"
 #include "qcow2/image_resize.h"
 #include "runtime/log.h"
@@ -45,6 +46,7 @@ resize_run(struct request *request)
 		.size_bytes = request->wire.offset, .shrink = true,
 	};
 	struct error error = {0};
+	char name[128];
 	int err;
 
 	if (how.size_bytes < image_size_bytes(export->image) &&
@@ -63,7 +65,9 @@ resize_run(struct request *request)
 	}
 	set_terms(&connection->terms, how.size_bytes,
 	    image_size_bytes(export->image));
-	log_info("resized export=\"%s\" bytes=%llu peer=\"%s\"", export->name,
+	log_quote(name, sizeof(name), export->name,
+	    (int)strlen(export->name));
+	log_info("resized export=\"%s\" bytes=%llu peer=\"%s\"", name,
 	    (unsigned long long)image_size_bytes(export->image),
 	    connection->peer.name);
 	return 0;
