@@ -26,6 +26,8 @@ signals_open(struct signals *signals)
 		goto unblock;
 	}
 	signal(SIGPIPE, SIG_IGN);
+	/* Who started this may ignore it: then no child could be awaited. */
+	signal(SIGCHLD, SIG_DFL);
 	*signals = (struct signals){ .fd = fd, .saved_mask = saved };
 	return 0;
 unblock:

@@ -31,8 +31,14 @@
 
 #define HANDSHAKE_FLAGS (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)
 
-/* All replies to one option, but to LIST, fit. */
-#define OUT_BYTES (2 * NBD_OPTION_REPLY_BYTES_MAX)
+/* The facts that GO tells besides a name and a description. */
+#define FIXED_FACTS_BYTES 256
+
+/*
+ * All replies to one option, but to LIST, fit: GO's are the longest, and leave
+ * room for one that is asked for by out_end().
+ */
+#define OUT_BYTES (2 * NBD_OPTION_REPLY_BYTES_MAX + FIXED_FACTS_BYTES)
 
 /* What an option handler returns besides -errno. */
 #define GO_ON 0

@@ -3,12 +3,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+#include "runtime/log.h"
 #include "runtime/thread.h"
 
 #define PIECE_BYTES (64u << 10)
+
+/* Of both directions; not in struct stdio, which the thread may outlive. */
+static atomic_uint pieces_moved;
 
 static bool
 is_socket(int fd)
@@ -44,6 +50,7 @@ pump(int from_fd, int to_fd)
 
 	do {
 		got = read(from_fd, data, sizeof(data));
+		atomic_fetch_add(&pieces_moved, 1);
 	} while (got > 0 ? put_all(to_fd, data, (size_t)got) :
 	    got < 0 && errno == EINTR);
 }
@@ -51,21 +58,21 @@ pump(int from_fd, int to_fd)
 static void *
 input_main(void *arg)
 {
-	const struct stdio *stdio = arg;
+	int far_fd = ((const struct stdio *)arg)->far_fd;
 
-	pump(STDIN_FILENO, stdio->far_fd);
-	shutdown(stdio->far_fd, SHUT_WR);
+	pump(STDIN_FILENO, far_fd);
+	shutdown(far_fd, SHUT_WR);
 	return NULL;
 }
 
 static void *
 output_main(void *arg)
 {
-	const struct stdio *stdio = arg;
+	int far_fd = ((const struct stdio *)arg)->far_fd;
 
-	pump(stdio->far_fd, STDOUT_FILENO);
+	pump(far_fd, STDOUT_FILENO);
 	/* If nobody reads any more the server need not go on. */
-	shutdown(stdio->far_fd, SHUT_RDWR);
+	shutdown(far_fd, SHUT_RDWR);
 	close(STDOUT_FILENO);
 	return NULL;
 }
@@ -103,10 +110,29 @@ close_pair:
 	return err;
 }
 
+/* A thread that writes to nobody cannot be ended, but left to the exit. */
+static void
+join_output(const struct stdio *stdio)
+{
+	struct timespec until;
+	unsigned moved;
+
+	do {
+		moved = atomic_load(&pieces_moved);
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += STDIO_PATIENCE_S;
+		if (!pthread_clockjoin_np(stdio->output, NULL, CLOCK_MONOTONIC,
+		    &until))
+			return;
+	} while (atomic_load(&pieces_moved) != moved);
+	log_warning("nobody reads standard output, so what was to be sent "
+	    "there is dropped");
+}
+
 void
 stdio_finish(struct stdio *stdio)
 {
 	if (stdio->pumped)
-		pthread_join(stdio->output, NULL);
+		join_output(stdio);
 	stdio->pumped = false;
 }

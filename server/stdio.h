@@ -9,6 +9,9 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+/* So long a reader may take nothing once the server has ended. */
+#define STDIO_PATIENCE_S 10
+
 /* All zeros is one that is not open. */
 struct stdio {
 	bool pumped;		/* there are threads */
@@ -22,7 +25,10 @@ struct stdio {
  */
 int stdio_open(struct stdio *stdio, int *fdp);
 
-/* Returns when all that the server said has left; its socket is closed. */
+/*
+ * Returns when all that the server said has left, or whoever reads it has taken
+ * nothing for STDIO_PATIENCE_S; the server's socket is closed.
+ */
 void stdio_finish(struct stdio *stdio);
 
 #endif

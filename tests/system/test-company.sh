@@ -5,7 +5,9 @@
 # find the export and whose status must come out; --stdio, one client over
 # pipes or a socket, whose end must be the server's; --exit-with-parent, which
 # must leave no orphan.  And who may connect: the mode of a unix socket, the
-# clients of one export, the time for the handshake.
+# clients of one export, the time for the handshake.  And what must end or crash
+# no server: a reader of --stdio that stands still, SIGCHLD ignored by whoever
+# starts it, the longest name with the longest description.
 
 # What is between single quotes here is for the shells of --run.
 # shellcheck disable=SC2016
@@ -54,6 +56,9 @@ qemu-io -r -f qcow2 -c 'read -P 7 0 64k' disk.qcow2 >/dev/null
 qemu-img check -q disk.qcow2
 expect_status 143 "$QNBD" serve --run 'kill $$' disk.qcow2
 expect_status 127 "$QNBD" serve --run /no/such/command disk.qcow2
+expect_status 7 timeout 30 python3 -c 'import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])' "$QNBD" serve --run 'exit 7' disk.qcow2
 refused '--run needs a command$' --run '' disk.qcow2
 refused '--fork leaves what ' --fork --run true disk.qcow2
 
@@ -69,6 +74,12 @@ kill -TERM "$server"
 ended "$server"
 ended "$(cat child)"
 expect_text log 'stopped$'
+
+echo "the longest name and description:"
+name=$(printf 'n%.0s' {1..4096})
+expect_status 0 "$QNBD" serve --description "${name//n/d}" --run \
+    'nbdinfo --json "$uri" >long' "$name=disk.qcow2"
+expect_text long 'd{4096}'
 
 echo "--stdio:"
 cat >talk.py <<'END'
@@ -123,6 +134,28 @@ for kind in pipe socket; do
 	expect_text log 'why="client disconnected"$'
 	expect_text log 'stopped$'
 done
+cat >deaf.py <<'END'
+"""deaf.py PROGRAM...: asks for more than pipes hold, and reads none of it."""
+import struct
+import subprocess
+import sys
+import time
+
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, bufsize=0)
+child.stdin.write(struct.pack(">I", 3) + b"IHAVEOPT" +
+                  struct.pack(">II", 1, 0))
+assert len(child.stdout.read(18)) == 18
+assert len(child.stdout.read(10)) == 10
+for cookie in range(8):
+    child.stdin.write(struct.pack(">IHHQQI", 0x25609513, 0, 0, cookie, 0,
+                                  1 << 20))
+time.sleep(1)
+child.terminate()
+assert child.wait(50) == 0
+END
+python3 deaf.py "$QNBD" serve --stdio disk.qcow2 2>log
+expect_text log 'nobody reads standard output'
 qemu-img check -q disk.qcow2
 "$QNBD" serve --stdio disk.qcow2 </dev/null >out 2>log
 [ "$(head -c 8 out)" = NBDMAGIC ] || fail "no greeting"
