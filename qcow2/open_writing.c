@@ -261,5 +261,7 @@ open_for_writing(struct image *image, const struct image_options *options,
 	image->dirty.lazy = image->header.compatible & HEADER_LAZY_REFCOUNTS;
 	image->allocator.scan_next = 1;
 	image->allocator.scan_end = file_end;
+	/* Whoever wrote what is there may have been killed before its flush. */
+	atomic_store(&image->unsynced, true);
 	return give_up_bitmaps(image, options->refuse_bitmaps, error);
 }

@@ -279,7 +279,9 @@ const struct scenario scenarios[] = {
 		FLUSH,
 		FLUSH,
 	}},
-	{"FUA", MIXED, .lone_fua = true, .count = 4, .steps = {
+	/* The first barrier is for what was found; then FUA may go alone. */
+	{"FUA", MIXED, .lone_fua = true, .count = 5, .steps = {
+		FLUSH,
 		{WRITE, 0, 1024, FUA},
 		{WRITE, K(3), K(2), FUA},
 		{WRITE, K(40), 512, FUA},
@@ -302,8 +304,9 @@ const struct scenario scenarios[] = {
 		FLUSH,
 		{WRITE, 512, 100, 0},
 	}},
-	{"encrypted, stable", ENCRYPTED, .lone_fua = true, .count = 3,
+	{"encrypted, stable", ENCRYPTED, .lone_fua = true, .count = 4,
 	    .steps = {
+		FLUSH,
 		{WRITE, K(1), K(1), FUA},
 		{WRITE, K(3), K(1), FUA | STEP_TOGETHER},
 		{WRITE, K(4), K(1), FUA},

@@ -111,6 +111,8 @@ play(uint64_t seed, void (*fn)(struct world *world))
 co_fn static void
 flush_nothing(struct world *world)
 {
+	/* What was written by others, before the opening. */
+	ck_assert_uint_eq(flush_cost(world), 1);
 	ck_assert_uint_eq(flush_cost(world), 0);
 	fill(world);
 	ck_assert_uint_eq(flush_cost(world), 0);
