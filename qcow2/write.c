@@ -42,13 +42,16 @@ struct target {
 /* ---- in place ---- */
 
 /*
- * Whether a stable write of its own is cheaper than the next barrier: only if
- * nobody else waits for the disk.
+ * Whether a stable write of its own is enough, and cheaper than the next
+ * barrier: only if nobody else waits for the disk.  The first barrier is for
+ * what was found at the opening, too: whoever wrote the tables that lead to the
+ * data may have left them in the host's cache.
  */
 static bool
 may_sync_alone(const struct image *image)
 {
-	return !image->barrier.waiters && !image->barrier.lone_fua;
+	return image->barrier.stable_cut > 0 && !image->barrier.waiters &&
+	    !image->barrier.lone_fua;
 }
 
 /*

@@ -327,6 +327,42 @@ START_TEST(fua_in_place_is_one_write)
 }
 END_TEST
 
+/*
+ * Whoever wrote the tables that are found at the opening may have left them in
+ * the cache of the host: a stable write of data would be worth nothing.
+ */
+co_fn static void
+fua_after_opening(struct world *world)
+{
+	struct count count;
+
+	count_begin(world, &count);
+	world_do(world, ACTION_WRITE, 0, 4096, 0x22, IMAGE_FUA);
+	count_end(world, &count);
+	ck_assert_uint_eq(count.stable_writes, 0);
+	ck_assert_uint_eq(count.syncs, 1);
+	count_begin(world, &count);
+	world_do(world, ACTION_WRITE, 0, 4096, 0x33, IMAGE_FUA);
+	count_end(world, &count);
+	ck_assert_uint_eq(count.stable_writes, 1);
+	ck_assert_uint_eq(count.syncs, 0);
+}
+
+START_TEST(fua_first_makes_what_was_found_stable)
+{
+	struct world_options options = {
+		.seed = _i, .cluster_bytes = CLUSTER,
+		.disk_bytes = DISK_BYTES,
+	};
+	struct world world;
+
+	world_prepare(&world, &options, fill);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, fua_after_opening);
+	world_finish(&world);
+}
+END_TEST
+
 /* The mapping is not on disk yet: a stable write would be worth nothing. */
 co_fn static void
 fua_on_new_mapping(struct world *world)
@@ -729,6 +765,7 @@ main(void)
 		two_after_copy_on_write,
 		three_for_a_new_refcount_block,
 		fua_in_place_is_one_write,
+		fua_first_makes_what_was_found_stable,
 		fua_on_a_new_mapping_takes_the_barrier,
 		fua_at_once_share_barriers,
 		flushes_at_once_share_one_barrier,
