@@ -101,7 +101,7 @@ l2_is_stable(const struct image *image, const struct slice *slice)
 {
 	return !slice_is_dirty(slice) &&
 	    changes_waiting(&image->barrier.l1) == 0 &&
-	    !image->barrier.running;
+	    !moves_any(&image->moves) && !image->barrier.running;
 }
 
 /* ---- new and copied tables ---- */

@@ -41,7 +41,8 @@ co_fn int l2_own(struct image *image, uint64_t guest);
 /* The index of guest's entry in the slice that maps it. */
 size_t l2_slice_index(const struct image *image, uint64_t guest);
 
-/* Whether the mapping of guest, in slice, is on disk as it is. */
+/* Whether the mapping of guest, in slice, is on disk as it is, and the header
+ * leads there. */
 bool l2_is_stable(const struct image *image, const struct slice *slice);
 
 /*

@@ -6,7 +6,8 @@
  * longer, whose data is then covered with zeros; what was cut off and comes
  * back; a write that is in flight where the disk is being cut, and lands in
  * somebody else's cluster; zeros that cover what was written behind an end that
- * is none any more; a resize that a snapshot's moment meets half way.
+ * is none any more; a resize that a snapshot's moment meets half way; FUA that
+ * is answered behind an end that the disk does not have, stably.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -247,6 +248,41 @@ START_TEST(zeros_to_the_end_while_it_grows)
 }
 END_TEST
 
+/* ---- a length that is not on the disk ---- */
+
+/* As much as the L1 table leads to. */
+#define FULL_BYTES (4u << 20)
+
+#define SIZE_AT 24
+
+/*
+ * The barrier that was to switch the length failed: what is written where the
+ * disk is new is worth nothing before another has done it.
+ */
+co_fn static void
+write_behind_failed_switch(struct world *world)
+{
+	struct request grow = resize_to(FULL_BYTES, CREATE_FULL);
+	struct file_sim_fault fault = {
+		.kinds = FILE_SIM_WRITE, .nth = 1, .result = -EIO,
+		.offset = SIZE_AT, .length = 8,
+	};
+
+	file_sim_fail(world->disk, &fault);
+	request_start(world, 0, &grow);
+	ck_assert_int_eq(request_wait(&grow), -EIO);
+	world_do(world, ACTION_WRITE, DISK_BYTES, CLUSTER, 0x22, IMAGE_FUA);
+	ck_assert_uint_eq(world_peek64(world, SIZE_AT), FULL_BYTES);
+}
+
+START_TEST(fua_after_a_failed_switch)
+{
+	struct world_options options = options_of(_i);
+
+	play(&options, write_behind_failed_switch);
+}
+END_TEST
+
 /* ---- beside snapshots ---- */
 
 /* The one that comes second waits for the other; each has its length. */
@@ -302,6 +338,7 @@ main(void)
 	    RACE_SEEDS);
 	tcase_add_loop_test(tests, zeros_to_the_end_while_it_grows, 0,
 	    2 * RACE_SEEDS);
+	tcase_add_loop_test(tests, fua_after_a_failed_switch, 0, RACE_SEEDS);
 	tcase_add_loop_test(tests, a_snapshot_while_the_disk_grows, 0,
 	    RACE_SEEDS);
 	suite_add_tcase(suite, tests);
