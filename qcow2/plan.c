@@ -53,11 +53,16 @@ qcow2_plan(struct image *image, struct image_plan *plan, uint64_t guest,
 	int result = 1;
 
 	while (length > 0 && result == 1) {
+		atomic_uint *epoch;
 		struct l2_run run;
 
 		monitor_enter(&image->monitor);
-		result = qcow2_find_run(image, guest, length, &run);
+		/* The table must not go while this waits for it. */
+		epoch = gate_enter(image);
+		result = image_has(image, guest, length) ?
+		    qcow2_find_run(image, guest, length, &run) : -EINVAL;
 		monitor_leave(&image->monitor);
+		epoch_leave(epoch);
 		if (result < 0)
 			break;
 		result = plan_run(image, plan, guest, &run);

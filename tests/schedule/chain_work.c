@@ -9,7 +9,8 @@
  *
  * Guards against: a copy that covers what a client has written meanwhile, a
  * trim that brings the backing file's data back, a header written while others
- * write it; clusters of snapshots, or counts of them, given up with the disk's.
+ * write it; clusters of snapshots, or counts of them, given up with the disk's;
+ * a plan that looks into tables which are taken away meanwhile.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -204,6 +205,69 @@ START_TEST(flattening_beside_requests)
 }
 END_TEST
 
+/* ---- planning ---- */
+
+#define PLANNED (560u * SECTOR)
+
+struct planning {
+	struct image *image;
+	int result;
+	bool done;
+	struct co_start start;
+};
+
+co_fn static void
+plan_main(void *arg)
+{
+	struct planning *planning = arg;
+	struct image_plan plan;
+
+	planning->result = image_plan(planning->image, PLANNED, SECTOR, &plan);
+	planning->done = true;
+}
+
+co_fn static void
+write_planned(struct world *world)
+{
+	world_write(world, PLANNED, SECTOR, 1);
+}
+
+/* The plan is reading the table that the shorter disk will not have. */
+co_fn static void
+shorten_beside_plan(struct world *world)
+{
+	struct request shrink = request_of(ACTION_RESIZE, SECTOR, 0, 0, 0);
+	struct planning planning = {.image = world->image};
+	struct file_sim_hold hold = {.kinds = FILE_SIM_READ, .limit = 1};
+
+	world->image->backing = open_below();
+	file_sim_hold(world->disk, &hold);
+	sim_start(world->sim, 1, &planning.start, plan_main, &planning);
+	file_sim_await(&hold, 1);
+	request_start(world, 0, &shrink);
+	pause_world();
+	ck_assert_uint_eq(image_size_bytes(world->image), SECTORS * SECTOR);
+	file_sim_release(world->disk, &hold);
+	request_finish(&shrink);
+	ck_assert(planning.done);
+	ck_assert_int_eq(planning.result, 0);
+}
+
+START_TEST(a_plan_while_the_disk_is_cut)
+{
+	struct world_options options = {
+		.seed = (uint64_t)_i, .cluster_bytes = CLUSTER,
+		.disk_bytes = SECTORS * SECTOR,
+	};
+	struct world world;
+
+	world_prepare(&world, &options, write_planned);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, shorten_beside_plan);
+	world_finish(&world);
+}
+END_TEST
+
 /* ---- emptying ---- */
 
 #define OLD_VALUE 5
@@ -305,15 +369,18 @@ main(void)
 {
 	Suite *suite = suite_create("chain_work");
 	TCase *flattening = tcase_create("flattening");
+	TCase *planning = tcase_create("planning");
 	TCase *emptying = tcase_create("emptying");
 
 	tcase_set_timeout(flattening, 60);
 	tcase_add_loop_test(flattening, flattening_beside_requests, 1,
 	    SEEDS + 1);
+	tcase_add_loop_test(planning, a_plan_while_the_disk_is_cut, 0, 12);
 	tcase_add_test(emptying, emptied_image_keeps_its_snapshots);
 	tcase_add_loop_test(emptying, emptied_file_is_as_short_as_a_new_one,
 	    0, 2);
 	suite_add_tcase(suite, flattening);
+	suite_add_tcase(suite, planning);
 	suite_add_tcase(suite, emptying);
 	return world_main(suite);
 }
