@@ -287,7 +287,7 @@ middle_of(const struct image *image, uint64_t guest, uint64_t length)
 	};
 
 	if (guest + length == image->size_bytes)
-		middle.end = image->size_bytes;
+		middle.end = guest + length;
 	if (middle.end < middle.begin)
 		middle.end = middle.begin;
 	return middle;
