@@ -483,7 +483,8 @@ class Nbdkit(Server):
             return ["file", f"dir={directory}"]
         path = running.copy(running.image.name, "raw")
         if setting == "faulty":
-            return ["eval", f"get_size=echo {running.image.size}",
+            return ["eval", "thread_model=echo parallel",
+                    f"get_size=echo {running.image.size}",
                     f"pread=test $(($4 + $3)) -le {FAULT_START} || "
                     "{ echo EIO >&2; exit 1; }; "
                     f"dd if={path} skip=$4 count=$3 "
