@@ -115,10 +115,6 @@ check_command(const struct command *command,
 		return refuse(NBD_EPERM, "the export is read-only");
 	if (command->offered_by & ~terms->transmission_flags)
 		return refuse(NBD_EINVAL, "this command was not offered");
-	if (request->extended && request->type == NBD_CMD_WRITE &&
-	    !(request->flags & NBD_CMD_FLAG_PAYLOAD_LEN))
-		return refuse(NBD_EINVAL,
-			"with extended headers it needs PAYLOAD_LEN");
 	if (request->flags == 0)
 		return none;
 	if (request->flags & ~flags_allowed(command, request, terms))

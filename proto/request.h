@@ -97,13 +97,17 @@ nbd_request_parse(const uint8_t *wire, bool extended,
 	return 0;
 }
 
-/* How many bytes follow the header, whether the request is good or not. */
+/*
+ * How many bytes follow the header, whether the request is good or not.  With
+ * extended headers the client must say of a WRITE that they do, and QEMU's (seen
+ * with 10.0) does not, but sends them.
+ */
 static inline uint64_t
 nbd_request_payload_bytes(const struct nbd_request *request)
 {
-	bool has_payload = request->extended ?
-		request->flags & NBD_CMD_FLAG_PAYLOAD_LEN :
-		request->type == NBD_CMD_WRITE;
+	bool has_payload = request->type == NBD_CMD_WRITE ||
+		(request->extended &&
+		request->flags & NBD_CMD_FLAG_PAYLOAD_LEN);
 
 	return has_payload ? request->length : 0;
 }

@@ -70,9 +70,7 @@ assert_harmless(const struct nbd_request *request,
 		assert(offered & NBD_FLAG_SEND_RESIZE && !request->length);
 		return;
 	}
-	if (request->type == NBD_CMD_WRITE && request->extended)
-		assert(request->flags & NBD_CMD_FLAG_PAYLOAD_LEN);
-	else
+	if (request->type != NBD_CMD_WRITE || !request->extended)
 		assert(!(request->flags & NBD_CMD_FLAG_PAYLOAD_LEN));
 	assert(!__builtin_add_overflow(request->offset, request->length,
 		&end));
