@@ -322,6 +322,9 @@ alloc_return_reserve(struct image *image)
 		if (err)
 			return err;
 		allocator->reserve_end--;
+		/* What is taken there later is not stable as this was. */
+		if (allocator->reserve_stable_end > allocator->reserve_end)
+			allocator->reserve_stable_end = allocator->reserve_end;
 	}
 	return 0;
 }

@@ -461,19 +461,9 @@ qcow2_finish(struct image *image)
 	return err;
 }
 
-/*
- * The reserve may have been returned; what comes next begins where it did, and
- * is not stable as that was.
- */
 static void
 qcow2_resume(struct image *image)
 {
-	struct allocator *allocator = &image->allocator;
-
-	if (allocator->reserve_next == allocator->reserve_end) {
-		allocator->reserve_next = 0;
-		allocator->reserve_end = 0;
-	}
 	image->closing = false;
 }
 
