@@ -39,6 +39,7 @@ struct serve {
 	struct serve_stop stop;
 	struct co_start start;
 	char *private_directory;	/* of a socket, or NULL */
+	const char *pid_file;	/* that was written, or NULL */
 	struct stdio stdio;
 	struct group guests;	/* the coroutine of --stdio */
 	struct co_start stdio_start;
@@ -112,6 +113,21 @@ listen_somewhere(struct serve *serve, struct error *error)
 	return serve_listen(options, &serve->listeners, error);
 }
 
+/* Until then the file may be that of another server, which runs. */
+static int
+write_pid(struct serve *serve, struct error *error)
+{
+	const char *path = serve->options->pid_file;
+	int err;
+
+	if (!path)
+		return 0;
+	err = background_write_pid(path, error);
+	if (!err)
+		serve->pid_file = path;
+	return err;
+}
+
 static co_fn int
 begin_serving(struct serve *serve, struct error *error)
 {
@@ -124,8 +140,8 @@ begin_serving(struct serve *serve, struct error *error)
 	if (err || serve->stop.wanted)
 		return err;
 	err = listen_somewhere(serve, error);
-	if (!err && options->pid_file)
-		err = background_write_pid(options->pid_file, error);
+	if (!err)
+		err = write_pid(serve, error);
 	if (err)
 		return err;
 	err = server_accept(&serve->server, serve->listeners);
@@ -164,8 +180,8 @@ end_serving(struct serve *serve)
 	group_wait(&serve->guests);
 	if (export_close_all(&serve->server.exports))
 		serve->stop.exit_code = 1;
-	if (serve->options->pid_file)
-		unlink(serve->options->pid_file);
+	if (serve->pid_file)
+		unlink(serve->pid_file);
 	if (serve->private_directory)
 		rmdir(serve->private_directory);
 	free(serve->private_directory);
