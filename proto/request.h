@@ -99,8 +99,8 @@ nbd_request_parse(const uint8_t *wire, bool extended,
 
 /*
  * How many bytes follow the header, whether the request is good or not.  With
- * extended headers the client must say of a WRITE that they do, and QEMU's (seen
- * with 10.0) does not, but sends them.
+ * extended headers the client must say of a WRITE that they do, and QEMU's
+ * (seen with 10.0) does not, but sends them.
  */
 static inline uint64_t
 nbd_request_payload_bytes(const struct nbd_request *request)

@@ -12,7 +12,7 @@
 /*
  * Sets the zero flag of the clusters from guest on that have host clusters of
  * their own; how many, at most count.  Writes in place may be under way to
- * them: see kept_room_usable() in write.c.
+ * them: see kept_room_usable() in write_new.c.
  */
 static int
 flag_own(struct image *image, struct slice *slice, uint64_t guest,

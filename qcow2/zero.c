@@ -81,7 +81,7 @@ count_changes(const struct image *image, const struct slice *slice,
 /*
  * Changes what is to be changed; the slice is pinned and the table ours.
  * Writes in place may be under way to host clusters that stay: see
- * kept_room_usable() in write.c.
+ * kept_room_usable() in write_new.c.
  */
 static int
 clear_entries(struct image *image, struct slice *slice, uint64_t guest,

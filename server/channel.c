@@ -12,6 +12,7 @@
 #include "runtime/log.h"
 #include "runtime/worker.h"
 #include "server/connection.h"
+#include "server/connection_output.h"
 #include "server/server.h"
 #include "server/tls_session.h"
 

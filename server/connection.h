@@ -29,22 +29,9 @@ struct pipe_waiter;
 struct splice_pipe;
 struct tls_session;
 
-/* Past these the receiver waits until a reply has left. */
-#define CONNECTION_REQUESTS_MAX 64
-#define CONNECTION_MEMORY_MAX (64u << 20)
-
 /* What one gathered send holds at most; a single reply may be longer. */
 #define CONNECTION_SEND_IOV_MAX 128
 #define CONNECTION_SEND_BYTES_MAX (4u << 20)
-
-/* All connections are looked at that often for what is stuck. */
-#define CONNECTION_WATCH_MS 5000
-
-/*
- * While others wait for memory a connection that holds more than its reserve
- * must move some bytes between so many looks.
- */
-#define CONNECTION_HOARD_LOOKS_MAX 2
 
 /* Lines in the log about clients that chose no export, for each loop. */
 #define CONNECTION_STRANGERS_MAX 10
@@ -121,22 +108,8 @@ int connection_start(struct server_loop *server_loop, int fd);
 void connection_stop_all(struct server_loop *server_loop);	/* begin */
 void connection_close_idle(struct server_loop *server_loop);	/* grace over */
 void connection_shutdown_all(struct server_loop *server_loop);	/* time over */
-void connection_watch_all(struct server_loop *server_loop);	/* every 5 s */
 
-/* ---- among channel.c, connection.c, handshake.c, receive.c, ---- */
-/* ---- request.c and splice.c ---- */
-
-/*
- * Settles everything until transmission: fills connection->export (entered),
- * ->terms.  -errno: the connection is to be closed, why_ended is set.
- */
-co_fn int handshake_run(struct connection *connection);
-
-/* Begins to take requests, after the handshake. */
-void receive_start(struct connection *connection);
-
-/* Waits for requests without a coroutine. */
-void receive_arm(struct connection *connection);
+/* ---- among the files that serve a client ---- */
 
 /* Remembers why it ends, unless there is a reason already. */
 void connection_note(struct connection *connection, const char *why);
@@ -144,25 +117,8 @@ void connection_note(struct connection *connection, const char *why);
 /* Nothing can be sent any more: input ends, replies are dropped. */
 void connection_break(struct connection *connection, const char *why);
 
-/* Takes the finished request over and sends its reply at the turn's end. */
-void connection_reply(struct request *request);
-
-/* Sends what TLS has to say besides replies, if there is any. */
-void connection_flush_channel(struct connection *connection);
-
-/* The send under way has ended, well or (broken) not. */
-void connection_sent(struct connection *connection);
-
-/*
- * Makes room for a request of so much memory and counts it, or waits for that:
- * others' requests and sockets go on meanwhile.  -EPIPE: nobody is there to
- * answer any more.
- */
-bool connection_room_take(struct connection *connection, uint64_t bytes);
-co_fn int connection_room_wait(struct connection *connection, uint64_t bytes);
-
-/* Gives back memory that a request no longer needs. */
-void connection_memory_put(struct connection *connection, uint64_t bytes);
+/* Once the server closes: ends it if no request is in flight. */
+void connection_close_if_idle(struct connection *connection);
 
 /* See above. */
 void connection_settle(struct connection *connection);

@@ -8,6 +8,7 @@
 #include "qcow2/image.h"
 #include "server/channel.h"
 #include "server/connection.h"
+#include "server/connection_output.h"
 #include "server/export.h"
 #include "server/request.h"
 #include "server/splice.h"

@@ -10,10 +10,14 @@
  * buffer.  The pooled buffer is given back before any suspension: it belongs
  * to all connections of the loop.
  */
+#include "server/receive.h"
+
 #include <errno.h>
 #include "runtime/buf.h"
 #include "runtime/log.h"
 #include "server/connection.h"
+#include "server/connection_output.h"
+#include "server/connection_room.h"
 #include "server/input.h"
 #include "server/request.h"
 #include "server/server.h"
@@ -117,7 +121,7 @@ admit(struct connection *connection, const struct nbd_request *wire,
 	struct request *request = request_get(connection->server_loop);
 
 	if (!request) {
-		connection_memory_put(connection, memory);
+		connection_room_put(connection, memory);
 		return NULL;
 	}
 	request->connection = connection;
@@ -135,7 +139,7 @@ dismiss(struct request *request)
 	struct connection *connection = request->connection;
 
 	connection->requests_in_flight--;
-	connection_memory_put(connection, request->memory);
+	connection_room_put(connection, request->memory);
 	request_put(connection->server_loop, request);
 }
 
@@ -276,6 +280,8 @@ explain(int err)
 	}
 }
 
+static void arm(struct connection *connection);
+
 static co_fn void
 receiver_run(void *arg)
 {
@@ -288,7 +294,7 @@ receiver_run(void *arg)
 	input_end(&input);
 	connection_flush_channel(connection);
 	if (!err) {
-		receive_arm(connection);
+		arm(connection);
 		return;
 	}
 	connection_note(connection, explain(err));
@@ -318,8 +324,9 @@ received(struct task *task)
 	connection_settle(connection);
 }
 
-void
-receive_arm(struct connection *connection)
+/* Waits for requests without a coroutine. */
+static void
+arm(struct connection *connection)
 {
 	connection->receive = (struct op){
 		.task.run = received,
@@ -334,7 +341,7 @@ void
 receive_start(struct connection *connection)
 {
 	if (!connection->tls) {
-		receive_arm(connection);
+		arm(connection);
 		return;
 	}
 	co_start(&connection->start, receiver_run, connection);

@@ -19,6 +19,8 @@
 #include "qcow2/image.h"
 #include "runtime/buf.h"
 #include "server/connection.h"
+#include "server/connection_output.h"
+#include "server/connection_room.h"
 #include "server/export.h"
 #include "server/read.h"
 #include "server/request_explain.h"
@@ -101,7 +103,7 @@ request_release_data(struct request *request)
 	/* Of a long read it is for all parts, some of which are still here. */
 	if (request->parts_out > 0)
 		return;
-	connection_memory_put(request->connection, request->memory);
+	connection_room_put(request->connection, request->memory);
 	request->memory = 0;
 }
 

@@ -2,12 +2,8 @@
 /*
  * qnbd serve: opens the images, listens, and stays until it is told to stop.
  *
- * One coroutine on loop 0 does it all in order; another waits for signals.
- * The first SIGTERM, SIGINT or (in the foreground) SIGHUP stops the server in
- * good order, a second one ends the process where it stands, which leaves the
- * images as a power loss would: consistent.  The end of the only client
- * (--stdio), of the command (--run) and of the parent (--exit-with-parent) are
- * like the first.
+ * One coroutine on loop 0 does it all in order, from serve_main(); what ends it
+ * is told by another (serve_stop.h).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,28 +11,24 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
-#include "qcow2/check.h"
-#include "qcow2/image.h"
 #include "runtime/listener.h"
 #include "runtime/log.h"
 #include "runtime/notify.h"
-#include "runtime/signals.h"
 #include "runtime/thread.h"
 #include "runtime/worker.h"
 #include "server/background.h"
 #include "server/child.h"
 #include "server/commands.h"
-#include "server/serve.h"
-#include "server/progress.h"
+#include "server/serve_exports.h"
+#include "server/serve_listen.h"
+#include "server/serve_options.h"
+#include "server/serve_stop.h"
 #include "server/server.h"
-#include "server/size.h"
 #include "server/stdio.h"
 #include "server/tls.h"
 
 /* How long clients wait at most for the log of the beginning to be written. */
 #define READY_LOG_MS 1000
-
-/* ---- serving ---- */
 
 struct serve {
 	const struct serve_options *options;
@@ -44,216 +36,17 @@ struct serve {
 	struct tls *tls;	/* or NULL */
 	struct listener *listeners;
 	struct server server;
-	struct signals signals;
-	struct group signal_group;
+	struct serve_stop stop;
 	struct co_start start;
-	struct co_start signals_start;
 	char *private_directory;	/* of a socket, or NULL */
+	const char *pid_file;	/* that was written, or NULL */
 	struct stdio stdio;
 	struct group guests;	/* the coroutine of --stdio */
 	struct co_start stdio_start;
-	pid_t child;		/* the command of --run, or 0 */
-	bool hangup_ignored;
-	bool stopping;
-	unsigned stop_signals;
-	struct co *stop_waiter;
-	struct progress progress;	/* of a repair */
 	int report;		/* to the parent, or -1 */
-	int exit_code;
 };
 
-/* With TLS a hangup means to look at the certificates again. */
-static bool
-is_stop_signal(const struct serve *serve, int signal)
-{
-	if (signal == SIGHUP)
-		return !serve->tls && !serve->hangup_ignored &&
-		    !serve->options->background;
-	return signal == SIGTERM || signal == SIGINT;
-}
-
-struct reload {
-	struct tls *tls;
-	struct error error;
-	int err;
-};
-
-static void
-reload(void *arg)
-{
-	struct reload *job = arg;
-
-	job->err = tls_reload(job->tls, &job->error);
-}
-
-/* It reads files, which may take long: on a worker. */
-static co_fn void
-reload_tls(struct serve *serve)
-{
-	struct reload *job = calloc(1, sizeof(*job));
-
-	if (!job) {
-		log_error("out of memory, so the TLS files stay as they were");
-		return;
-	}
-	job->tls = serve->tls;
-	worker_run(reload, job);
-	if (job->err)
-		log_error("the new TLS files are not used, new clients meet "
-		    "the old ones: %s", job->error.message);
-	else
-		log_info("TLS files read again; new clients meet the new ones");
-	free(job);
-}
-
-static void
-begin_to_stop(struct serve *serve)
-{
-	if (serve->stopping)
-		return;
-	serve->stopping = true;
-	if (serve->stop_waiter)
-		co_wake(serve->stop_waiter);
-}
-
-/* The command of --run may be what ended: then that is all. */
-static void
-look_after_child(struct serve *serve)
-{
-	int exit_code;
-
-	if (!serve->child || !child_ended(serve->child, &exit_code))
-		return;
-	serve->child = 0;
-	serve->exit_code = exit_code;
-	log_info("the command has ended status=%d", exit_code);
-	begin_to_stop(serve);
-}
-
-static co_fn void
-signals_run(void *arg)
-{
-	struct serve *serve = arg;
-	int number;
-
-	while ((number = signals_wait(&serve->signals)) >= 0) {
-		if (number == SIGHUP && serve->tls)
-			reload_tls(serve);
-		if (number == SIGCHLD)
-			look_after_child(serve);
-		if (!is_stop_signal(serve, number))
-			continue;
-		if (serve->stop_signals++ > 0) {
-			log_warning("told to stop twice, so stopping at once");
-			log_flush(100);
-			_exit(1);
-		}
-		log_info("stopping signal=%s", sigabbrev_np(number));
-		begin_to_stop(serve);
-	}
-	group_leave(&serve->signal_group);
-}
-
-static co_fn void
-wait_for_stop(struct serve *serve)
-{
-	if (serve->stopping)
-		return;
-	serve->stop_waiter = co_self();
-	co_suspend();
-	serve->stop_waiter = NULL;
-}
-
-static void
-log_export(const struct export *export)
-{
-	const struct image *image = export->image;
-	char size[SIZE_TEXT_BYTES];
-	char name[128];
-
-	log_info("serving export=\"%s\" image=%s size=\"%s\"%s",
-	    log_quote(name, sizeof(name), export->name,
-	    (int)strlen(export->name)), image_path(image),
-	    size_print(size, image_size_bytes(image)),
-	    image_writable(image) ? "" : " read-only=yes");
-	while ((image = image_backing(image)))
-		log_info("opened as backing file image=%s export=\"%s\"",
-		    image_path(image), name);
-}
-
-/* ---- while a dirty image is repaired ---- */
-
-static void
-repair_progress(void *arg, uint64_t done, uint64_t total)
-{
-	struct serve *serve = arg;
-
-	progress_set(&serve->progress, done, total);
-}
-
-static bool
-repair_stop(void *arg)
-{
-	const struct serve *serve = arg;
-
-	return serve->stopping;
-}
-
-static co_fn int
-open_export(struct serve *serve, unsigned index, struct error *error)
-{
-	const struct serve_options *options = serve->options;
-	const struct check_listener repair_listener = {
-		.progress = repair_progress, .stop = repair_stop,
-		.arg = serve,
-	};
-	struct image_options image_options = source_image_options(
-	    &options->source, &serve->keys, serve->server.loops_count);
-	struct export *export;
-	struct image *image;
-	int err;
-
-	image_options.writable = !options->read_only;
-	image_options.refuse_bitmaps = options->refuse_bitmaps;
-	image_options.discard = (enum image_discard)options->discard;
-	image_options.detect_zeroes =
-	    (enum image_detect_zeroes)options->detect_zeroes;
-	image_options.metadata_cache_bytes =
-	    (uint64_t)options->metadata_cache_bytes;
-	image_options.repair_listener = &repair_listener;
-	progress_begin(&serve->progress, "repairing", 0);
-	err = image_open(options->images[index], &image_options, &image,
-	    error);
-	progress_clear(&serve->progress);
-	if (err)
-		return err;
-	err = export_add(&serve->server.exports, options->names[index],
-	    options->description, image);
-	if (err) {
-		image_close(image);
-		return error_set(error, err, "cannot serve %s: %s",
-		    options->images[index], strerror(-err));
-	}
-	export = serve->server.exports.list[index];
-	export->needs_tls = serve_has_tls(options) &&
-	    !serve_allows_plain(options, export->name);
-	log_export(export);
-	return 0;
-}
-
-static co_fn int
-open_exports(struct serve *serve, struct error *error)
-{
-	for (unsigned i = 0; i < serve->options->images_count; i++) {
-		int err = open_export(serve, i, error);
-
-		if (err)
-			return err;
-	}
-	if (serve->options->allow_resize)
-		export_allow_resize(&serve->server.exports);
-	return 0;
-}
+/* ---- the beginning ---- */
 
 /* Everybody who waits for it learns that clients may come. */
 static void
@@ -279,8 +72,6 @@ tell_ready(struct serve *serve)
 		background_report(serve->report);
 }
 
-/* ---- --stdio and --run ---- */
-
 static co_fn void
 stdio_run(void *arg)
 {
@@ -290,19 +81,20 @@ stdio_run(void *arg)
 	if (err) {
 		log_error("cannot use standard input and output error=%s",
 		    strerror(-err));
-		serve->exit_code = 1;
+		serve->stop.exit_code = 1;
 	} else {
 		server_serve_one(&serve->server, fd);
 	}
-	begin_to_stop(serve);
+	serve_stop_begin(&serve->stop);
 	group_leave(&serve->guests);
 }
 
 static int
 run_command(struct serve *serve, struct error *error)
 {
-	int err = child_start(serve->options->run, &serve->signals.saved_mask,
-	    serve->listeners, serve->server.exports.list[0], &serve->child);
+	int err = child_start(serve->options->run,
+	    &serve->stop.signals.saved_mask, serve->listeners,
+	    serve->server.exports.list[0], &serve->stop.child);
 
 	return err ? error_set(error, err, "cannot run the command: %s",
 	    strerror(-err)) : 0;
@@ -321,19 +113,35 @@ listen_somewhere(struct serve *serve, struct error *error)
 	return serve_listen(options, &serve->listeners, error);
 }
 
+/* Until then the file may be that of another server, which runs. */
+static int
+write_pid(struct serve *serve, struct error *error)
+{
+	const char *path = serve->options->pid_file;
+	int err;
+
+	if (!path)
+		return 0;
+	err = background_write_pid(path, error);
+	if (!err)
+		serve->pid_file = path;
+	return err;
+}
+
 static co_fn int
 begin_serving(struct serve *serve, struct error *error)
 {
 	const struct serve_options *options = serve->options;
 	int err;
 
-	err = open_exports(serve, error);
+	err = serve_exports_open(options, &serve->keys, &serve->stop.wanted,
+	    &serve->server, error);
 	key_ring_free(&serve->keys);
-	if (err || serve->stopping)
+	if (err || serve->stop.wanted)
 		return err;
 	err = listen_somewhere(serve, error);
-	if (!err && options->pid_file)
-		err = background_write_pid(options->pid_file, error);
+	if (!err)
+		err = write_pid(serve, error);
 	if (err)
 		return err;
 	err = server_accept(&serve->server, serve->listeners);
@@ -348,13 +156,15 @@ begin_serving(struct serve *serve, struct error *error)
 	return options->run ? run_command(serve, error) : 0;
 }
 
+/* ---- the end ---- */
+
 /* Its end is waited for here, and not where signals are. */
 static co_fn void
 end_child(struct serve *serve)
 {
-	pid_t child = serve->child;
+	pid_t child = serve->stop.child;
 
-	serve->child = 0;
+	serve->stop.child = 0;
 	if (child)
 		child_stop(child);
 }
@@ -369,9 +179,9 @@ end_serving(struct serve *serve)
 	server_drain(&serve->server);
 	group_wait(&serve->guests);
 	if (export_close_all(&serve->server.exports))
-		serve->exit_code = 1;
-	if (serve->options->pid_file)
-		unlink(serve->options->pid_file);
+		serve->stop.exit_code = 1;
+	if (serve->pid_file)
+		unlink(serve->pid_file);
 	if (serve->private_directory)
 		rmdir(serve->private_directory);
 	free(serve->private_directory);
@@ -385,16 +195,14 @@ serve_main(void *arg)
 	struct error error = {0};
 	bool began;
 
-	group_enter(&serve->signal_group);
-	co_start(&serve->signals_start, signals_run, serve);
+	serve_stop_watch(&serve->stop);
 	began = !begin_serving(serve, &error);
 	if (began)
-		wait_for_stop(serve);
+		serve_stop_wait(&serve->stop);
 	else
-		serve->exit_code = error_print(&error);
+		serve->stop.exit_code = error_print(&error);
 	end_serving(serve);
-	signals_stop(&serve->signals);
-	group_wait(&serve->signal_group);
+	serve_stop_unwatch(&serve->stop);
 	if (began)
 		log_info("stopped");
 	loop_stop(serve->server.loops[0].loop);
@@ -411,15 +219,6 @@ raise_descriptor_limit(void)
 		return;
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-static bool
-hangup_is_ignored(void)
-{
-	struct sigaction action;
-
-	return !sigaction(SIGHUP, NULL, &action) &&
-	    action.sa_handler == SIG_IGN;
 }
 
 static int
@@ -483,7 +282,7 @@ run_server(struct serve *serve)
 	stdio_finish(&serve->stdio);
 	worker_stop();
 	log_flush(1000);
-	return serve->exit_code;
+	return serve->stop.exit_code;
 }
 
 static int
@@ -524,15 +323,15 @@ run_process(struct serve *serve)
 			return fail("cannot go to the background", err);
 	}
 	raise_descriptor_limit();
-	serve->hangup_ignored = hangup_is_ignored();
-	err = signals_open(&serve->signals);
+	err = serve_stop_open(&serve->stop, options->background);
 	if (err)
 		return fail("cannot wait for signals", err);
 	exit_code = open_tls(serve);
+	serve->stop.tls = serve->tls;
 	if (!exit_code)
 		exit_code = run_server(serve);
 	tls_close(serve->tls);
-	signals_close(&serve->signals);
+	serve_stop_close(&serve->stop);
 	return exit_code;
 }
 

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include "server/serve_listen.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +9,8 @@
 #include <unistd.h>
 #include "runtime/listener.h"
 #include "runtime/log.h"
-#include "server/serve.h"
+#include "server/export.h"
+#include "server/serve_options.h"
 #include "server/uri.h"
 
 #define UNIX_PREFIX "unix:"

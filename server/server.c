@@ -8,6 +8,7 @@
 #include "runtime/listener.h"
 #include "runtime/log.h"
 #include "server/connection.h"
+#include "server/connection_watch.h"
 #include "server/request.h"
 
 #define MS_NS UINT64_C(1000000)

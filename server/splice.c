@@ -12,6 +12,7 @@
 #include "qcow2/image.h"
 #include "runtime/iov.h"
 #include "server/connection.h"
+#include "server/connection_output.h"
 #include "server/export.h"
 #include "server/read.h"
 #include "server/request.h"

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include "runtime/log.h"
 #include "server/connection.h"
+#include "server/connection_room.h"
+#include "server/connection_watch.h"
 #include "tests/schedule/server_play.h"
 
 static const struct server_limits limits = SERVER_LIMITS_DEFAULT;

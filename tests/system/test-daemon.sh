@@ -55,6 +55,10 @@ timeout 20 nbdinfo --size "$(cat "$tmp/out")" >/dev/null ||
 kill -HUP "$pid"
 sleep 0.2
 kill -0 "$pid" || fail "a hangup ended it"
+expect_status 1 "$QNBD" serve -r --pid-file pid.txt -u other.sock absent.qcow2
+expect_status 75 "$QNBD" serve -r --pid-file pid.txt -u bg.sock disk.qcow2
+[ "$(cat pid.txt)" = "$pid" ] ||
+    fail "servers that failed touched the pid file of the one that runs"
 kill -TERM "$pid"
 for ((i = 0; i < server_seconds_max * 10; i++)); do
 	kill -0 "$pid" 2>/dev/null || break

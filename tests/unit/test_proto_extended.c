@@ -470,7 +470,8 @@ add_request_tests(TCase *tcase)
 	tcase_add_test(tcase, header_bytes_are_those_of_the_specification);
 	tcase_add_test(tcase, header_is_understood);
 	tcase_add_test(tcase, header_of_the_other_kind_is_refused);
-	tcase_add_test(tcase, payload_follows_a_write_and_where_the_flag_says_so);
+	tcase_add_test(tcase,
+	    payload_follows_a_write_and_where_the_flag_says_so);
 	tcase_add_test(tcase, flag_in_a_compact_header_is_refused);
 	tcase_add_test(tcase, write_may_have_the_flag);
 	tcase_add_test(tcase, other_commands_refuse_the_flag);

@@ -1,23 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What `qnbd serve` was asked to do; shared by the files of that command.
+ * What `qnbd serve` was asked to do.
  */
-#ifndef SERVER_SERVE_H
-#define SERVER_SERVE_H
+#ifndef SERVER_SERVE_OPTIONS_H
+#define SERVER_SERVE_OPTIONS_H
 
 #include <stdbool.h>
 #include <stdint.h>
-#include "runtime/error.h"
 #include "runtime/listener.h"
 #include "server/allow.h"
-#include "server/export.h"
 #include "server/options.h"
 #include "server/source.h"
-
-/* A socket or lock that its last holder is about to let go is waited for. */
-#define SERVE_PATIENCE_MS 2000
-
-#define SERVE_PORT 10809
 
 /* Numbers are -1 where nothing was said. */
 struct serve_options {
@@ -78,14 +71,6 @@ int serve_options_parse(const struct command *command, int argc, char **argv,
     struct serve_options *options);
 void serve_options_free(struct serve_options *options);
 
-/*
- * Opens every listener asked for; adopted ones are in *list already.  Those
- * that would carry data over a network in plain text are refused, unless it
- * was said to be fine.  -errno, and *list is as far as it got.
- */
-int serve_listen(const struct serve_options *options, struct listener **list,
-    struct error *error);
-
 /* Whether clients may, or have to, start TLS. */
 static inline bool
 serve_has_tls(const struct serve_options *options)
@@ -96,25 +81,5 @@ serve_has_tls(const struct serve_options *options)
 /* Whether the export of that name is served without TLS, too. */
 bool serve_allows_plain(const struct serve_options *options,
     const char *export_name);
-
-/* Whether any listener was asked for. */
-bool serve_listen_wanted(const struct serve_options *options);
-
-/*
- * Listens where only this user finds it: on a unix socket in a new directory,
- * which the caller removes afterwards, and frees its name.  -errno.
- */
-int serve_listen_private(struct listener **list, char **directoryp,
-    struct error *error);
-
-/* Whether text has the form that --listen takes. */
-bool serve_listen_valid(const char *text);
-
-/*
- * Prints the URIs of all exports, and on a terminal what to do with them; of no
- * listener nothing.
- */
-void serve_announce(const struct serve_options *options,
-    const struct listener *listeners, const struct export_table *exports);
 
 #endif

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+#include "server/serve_stop.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "runtime/error.h"
+#include "runtime/log.h"
+#include "runtime/worker.h"
+#include "server/child.h"
+#include "server/tls.h"
+
+void
+serve_stop_begin(struct serve_stop *stop)
+{
+	if (stop->wanted)
+		return;
+	stop->wanted = true;
+	if (stop->waiter)
+		co_wake(stop->waiter);
+}
+
+void
+serve_stop_wait(struct serve_stop *stop)
+{
+	if (stop->wanted)
+		return;
+	stop->waiter = co_self();
+	co_suspend();
+	stop->waiter = NULL;
+}
+
+/* ---- signals ---- */
+
+struct reload {
+	struct tls *tls;
+	struct error error;
+	int err;
+};
+
+static void
+reload(void *arg)
+{
+	struct reload *job = arg;
+
+	job->err = tls_reload(job->tls, &job->error);
+}
+
+/* It reads files, which may take long: on a worker. */
+static co_fn void
+reload_tls(struct serve_stop *stop)
+{
+	struct reload *job = calloc(1, sizeof(*job));
+
+	if (!job) {
+		log_error("out of memory, so the TLS files stay as they were");
+		return;
+	}
+	job->tls = stop->tls;
+	worker_run(reload, job);
+	if (job->err)
+		log_error("the new TLS files are not used, new clients meet "
+		    "the old ones: %s", job->error.message);
+	else
+		log_info("TLS files read again; new clients meet the new ones");
+	free(job);
+}
+
+static bool
+stops(const struct serve_stop *stop, int signal)
+{
+	return signal == SIGTERM || signal == SIGINT ||
+	    (signal == SIGHUP && stop->hangup_stops && !stop->tls);
+}
+
+/* The command of --run may be what ended: then that is all. */
+static void
+look_after_child(struct serve_stop *stop)
+{
+	int exit_code;
+
+	if (!stop->child || !child_ended(stop->child, &exit_code))
+		return;
+	stop->child = 0;
+	stop->exit_code = exit_code;
+	log_info("the command has ended status=%d", exit_code);
+	serve_stop_begin(stop);
+}
+
+static co_fn void
+signals_run(void *arg)
+{
+	struct serve_stop *stop = arg;
+	int number;
+
+	while ((number = signals_wait(&stop->signals)) >= 0) {
+		if (number == SIGHUP && stop->tls)
+			reload_tls(stop);
+		if (number == SIGCHLD)
+			look_after_child(stop);
+		if (!stops(stop, number))
+			continue;
+		if (stop->signals_count++ > 0) {
+			log_warning("told to stop twice, so stopping at once");
+			log_flush(100);
+			_exit(1);
+		}
+		log_info("stopping signal=%s", sigabbrev_np(number));
+		serve_stop_begin(stop);
+	}
+	group_leave(&stop->running);
+}
+
+void
+serve_stop_watch(struct serve_stop *stop)
+{
+	group_enter(&stop->running);
+	co_start(&stop->start, signals_run, stop);
+}
+
+void
+serve_stop_unwatch(struct serve_stop *stop)
+{
+	signals_stop(&stop->signals);
+	group_wait(&stop->running);
+}
+
+/* ---- the beginning and the end ---- */
+
+static bool
+hangup_is_ignored(void)
+{
+	struct sigaction action;
+
+	return !sigaction(SIGHUP, NULL, &action) &&
+	    action.sa_handler == SIG_IGN;
+}
+
+int
+serve_stop_open(struct serve_stop *stop, bool background)
+{
+	stop->hangup_stops = !background && !hangup_is_ignored();
+	return signals_open(&stop->signals);
+}
+
+void
+serve_stop_close(struct serve_stop *stop)
+{
+	signals_close(&stop->signals);
+}
