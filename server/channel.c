@@ -155,7 +155,10 @@ send_piece(struct connection *connection)
 {
 	struct tls_session *tls = connection->tls;
 
-	if (!connection->broken && tls_session_write(tls,
+	/* Of a session that has failed only the alert is left to be sent. */
+	if (tls->failed)
+		connection->unsent_iov_count = 0;
+	else if (!connection->broken && tls_session_write(tls,
 	    &connection->unsent_iov, &connection->unsent_iov_count))
 		connection_break(connection, tls->why);
 	if (connection->broken ||
@@ -288,7 +291,7 @@ say_farewell(struct connection *connection)
 	int64_t count;
 
 	sock_set_deadline(sock, SOCK_RECV | SOCK_SEND, deadline_ns);
-	if (connection->tls->kernel_sends)
+	if (connection->tls->kernel_sends && !connection->tls->failed)
 		tls_kernel_end(sock->fd);
 	else
 		tls_session_end(connection->tls);
