@@ -28,6 +28,7 @@
 #include "server/commands.h"
 #include "server/serve.h"
 #include "server/progress.h"
+#include "server/reload.h"
 #include "server/server.h"
 #include "server/size.h"
 #include "server/stdio.h"
@@ -42,6 +43,7 @@ struct serve {
 	const struct serve_options *options;
 	struct key_ring keys;	/* until the images are open */
 	struct tls *tls;	/* or NULL */
+	struct reload reload;	/* of it */
 	struct listener *listeners;
 	struct server server;
 	struct signals signals;
@@ -70,40 +72,6 @@ is_stop_signal(const struct serve *serve, int signal)
 		return !serve->tls && !serve->hangup_ignored &&
 		    !serve->options->background;
 	return signal == SIGTERM || signal == SIGINT;
-}
-
-struct reload {
-	struct tls *tls;
-	struct error error;
-	int err;
-};
-
-static void
-reload(void *arg)
-{
-	struct reload *job = arg;
-
-	job->err = tls_reload(job->tls, &job->error);
-}
-
-/* It reads files, which may take long: on a worker. */
-static co_fn void
-reload_tls(struct serve *serve)
-{
-	struct reload *job = calloc(1, sizeof(*job));
-
-	if (!job) {
-		log_error("out of memory, so the TLS files stay as they were");
-		return;
-	}
-	job->tls = serve->tls;
-	worker_run(reload, job);
-	if (job->err)
-		log_error("the new TLS files are not used, new clients meet "
-		    "the old ones: %s", job->error.message);
-	else
-		log_info("TLS files read again; new clients meet the new ones");
-	free(job);
 }
 
 static void
@@ -138,7 +106,7 @@ signals_run(void *arg)
 
 	while ((number = signals_wait(&serve->signals)) >= 0) {
 		if (number == SIGHUP && serve->tls)
-			reload_tls(serve);
+			reload_start(&serve->reload, serve->tls);
 		if (number == SIGCHLD)
 			look_after_child(serve);
 		if (!is_stop_signal(serve, number))
@@ -395,6 +363,7 @@ serve_main(void *arg)
 	end_serving(serve);
 	signals_stop(&serve->signals);
 	group_wait(&serve->signal_group);
+	reload_end(&serve->reload);
 	if (began)
 		log_info("stopped");
 	loop_stop(serve->server.loops[0].loop);
@@ -479,8 +448,13 @@ run_server(struct serve *serve)
 	serve->server.allow = &options->allow;
 	co_start(&serve->start, serve_main, serve);
 	loop_run(serve->server.loops[0].loop);
-	server_destroy(&serve->server);
 	stdio_finish(&serve->stdio);
+	if (serve->reload.running) {
+		/* All else has ended well; that thread cannot be ended. */
+		log_flush(1000);
+		_exit(serve->exit_code);
+	}
+	server_destroy(&serve->server);
 	worker_stop();
 	log_flush(1000);
 	return serve->exit_code;
@@ -525,12 +499,14 @@ run_process(struct serve *serve)
 	}
 	raise_descriptor_limit();
 	serve->hangup_ignored = hangup_is_ignored();
+	/* Before signals wait for the loop: files may be slow to come. */
+	exit_code = open_tls(serve);
+	if (exit_code)
+		return exit_code;
 	err = signals_open(&serve->signals);
 	if (err)
 		return fail("cannot wait for signals", err);
-	exit_code = open_tls(serve);
-	if (!exit_code)
-		exit_code = run_server(serve);
+	exit_code = run_server(serve);
 	tls_close(serve->tls);
 	signals_close(&serve->signals);
 	return exit_code;
