@@ -241,7 +241,7 @@ shake_hands(struct connection *connection)
 		err = channel_detach(connection);
 		if (err)
 			return err;
-		worker_run(shake, &step);
+		worker_run_humbly(shake, &step);
 		err = send_output(connection);
 		if (step.result != -EAGAIN)
 			return step.result ? step.result : err;
