@@ -6,10 +6,10 @@
  * numbered at the network: a request when its header has reached the server, a
  * reply when its (last) header has reached the client, read or not; that is
  * the latest and the earliest moment that count.  Inside of TLS, where the
- * network shows nothing, it is when the one is sent and the other is read.  Every reply is held against
- * the protocol, and every read and block status against the oracle; what is
- * wrong becomes the crew's failure.  All of a client's coroutines live on the
- * clients' loop.
+ * network shows nothing, it is when the one is sent and the other is read.
+ * Every reply is held against the protocol, and every read and block status
+ * against the oracle; what is wrong becomes the crew's failure.  All of a
+ * client's coroutines live on the clients' loop.
  */
 #ifndef TESTS_SCHEDULE_SERVER_CLIENT_H
 #define TESTS_SCHEDULE_SERVER_CLIENT_H

@@ -139,8 +139,8 @@ main(int argc, char **argv)
 	}
 	tls_pairs_open(&tls, NULL);
 	for (uint64_t i = 0; i < count && failed < 10; i++) {
-		struct outcome outcome = try_seed(base, &tls, first + i, count == 1,
-		    trace);
+		struct outcome outcome = try_seed(base, &tls, first + i,
+		    count == 1, trace);
 
 		failed += outcome.failed;
 		hash = random_mix(hash ^ outcome.hash);

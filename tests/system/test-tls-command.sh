@@ -3,8 +3,8 @@
 #
 # Guards `qnbd tls` against certificates that other programs' TLS refuses, keys
 # that others may read, names that become something else in a certificate, a
-# renewal that changes the authority, or that leaves a certificate and a key that
-# do not match when it is interrupted, and problems that `show` does not see.
+# renewal that changes the authority or, when it is interrupted, leaves a key
+# that is not the certificate's, and problems that `show` does not see.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
 requires openssl certtool qemu-nbd qemu-img nbdinfo
 
