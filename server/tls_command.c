@@ -382,6 +382,12 @@ const struct command tls_command = {
 	.name = "tls",
 	.arguments = "init|client|show --dir DIR [OPTIONS] [NAME]",
 	.summary = "make and show certificates for encrypted connections",
+	.details =
+	    "init    makes an authority, and the server's certificate and "
+	    "key\n"
+	    "client  makes a certificate and key for NAME, in DIR/NAME, to be "
+	    "given to it\n"
+	    "show    prints what there is in DIR, and what is wrong with it\n",
 	.options = tls_specs,
 	.run = tls_run,
 };
