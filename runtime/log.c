@@ -229,6 +229,24 @@ log_enabled(enum log_level level)
 	return level <= atomic_load_explicit(&level_max, memory_order_relaxed);
 }
 
+/*
+ * What names and paths put into a line must not end it, nor reach a terminal
+ * as a command: bytes below the space, and those that UTF-8 has from U+0080 to
+ * U+009F.
+ */
+static void
+disarm(char *text, bool newlines_stay)
+{
+	for (unsigned char *byte = (unsigned char *)text; *byte; byte++) {
+		bool control = *byte < ' ' || *byte == 0x7f;
+
+		if (*byte == 0xc2 && byte[1] >= 0x80 && byte[1] < 0xa0)
+			byte[1] = '?';
+		if (control && !(*byte == '\n' && newlines_stay))
+			*byte = '?';
+	}
+}
+
 /* Formats before it locks, so that the lock is held for one short copy. */
 void
 log_at(enum log_level level, const char *format, ...)
@@ -249,6 +267,7 @@ log_at(enum log_level level, const char *format, ...)
 		length = sizeof(text) - 1;
 		memcpy(text + length - 3, "...", 3);
 	}
+	disarm(text, strchr(format, '\n') != NULL);
 
 	pthread_mutex_lock(&ring.lock);
 	if (!ring.started)

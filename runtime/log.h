@@ -24,7 +24,10 @@ enum log_level {
 void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);
 
-/* text may contain newlines only if the caller means several lines. */
+/*
+ * Several lines are those that format itself tells apart; a newline, or another
+ * control character, of an argument becomes "?".
+ */
 void log_at(enum log_level level, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

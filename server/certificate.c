@@ -182,8 +182,12 @@ certificate_make(const struct certificate_request *request,
 	X509 *x509 = X509_new();
 
 	*certificate = (struct certificate){
-		.x509 = x509, .key = EVP_EC_gen("P-256"),
+		.x509 = x509, .key = request->key,
 	};
+	if (request->key)
+		EVP_PKEY_up_ref(request->key);
+	else
+		certificate->key = EVP_EC_gen("P-256");
 	if (x509 && certificate->key &&
 	    X509_set_version(x509, X509_VERSION_3) &&
 	    set_serial(x509) && set_times(x509, request->days) &&

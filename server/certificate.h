@@ -47,6 +47,7 @@ struct certificate_request {
 	const char *name;		/* the common name */
 	const struct option_texts *hosts;	/* a server's, or NULL */
 	int64_t days;			/* from now on */
+	EVP_PKEY *key;			/* that it is for; NULL: a new one */
 };
 
 /*
@@ -56,7 +57,10 @@ struct certificate_request {
 int certificate_check_name(const char *name, struct error *error);
 int certificate_check_host(const char *host, struct error *error);
 
-/* Makes a key and a certificate, signed by authority, or if NULL by itself. */
+/*
+ * Makes a certificate, and a key unless there is one, signed by authority, or
+ * if NULL by itself.
+ */
 int certificate_make(const struct certificate_request *request,
     const struct certificate *authority, struct certificate *certificate,
     struct error *error);
@@ -66,14 +70,17 @@ int certificate_load(const char *directory, const char *file,
     const char *key_file, struct certificate *certificate,
     struct error *error);
 
-/* The same without a key. */
+/* The same without a key, or the key alone. */
 int certificate_load_public(const char *directory, const char *file,
     X509 **x509p, struct error *error);
+int certificate_load_key(const char *directory, const char *key_file,
+    EVP_PKEY **keyp, struct error *error);
 
 /*
- * Writes both files into directory: each is stable and whole before it gets
- * its name, the key first and for its owner only.  A file that is there is
- * -EEXIST, and no new one is left; or, with replace, it is replaced.
+ * Writes both files into directory: both are stable and whole before either
+ * gets its name, the key first and for its owner only.  A file that is there is
+ * -EEXIST, and no new one is left; or, with replace, it is replaced.  Between
+ * the two names a loss of power leaves a key that is not the certificate's.
  */
 int certificate_save(const struct certificate *certificate,
     const char *directory, const char *file, const char *key_file,

@@ -9,12 +9,15 @@
 #include <string.h>
 #include <unistd.h>
 #include "server/certificate.h"
+#include "server/tls_file.h"
 
 #define KEY_MODE 0600
 #define PUBLIC_MODE 0644
 
-/* One file to be made. */
+/* One file to be made, of one of the two. */
 struct pem_file {
+	X509 *x509;
+	EVP_PKEY *key;
 	char path[PATH_MAX];
 	char beside_path[PATH_MAX + 8];
 };
@@ -31,23 +34,14 @@ make_path(char path[PATH_MAX], const char *directory, const char *file,
 
 /* ---- reading ---- */
 
-static BIO *
+static int
 open_pem(const char *directory, const char *file, char path[PATH_MAX],
-    struct error *error)
+    BIO **biop, struct error *error)
 {
-	BIO *bio;
-	int err;
+	int err = make_path(path, directory, file, error);
 
-	if (make_path(path, directory, file, error))
-		return NULL;
-	errno = 0;
-	bio = BIO_new_file(path, "r");
-	err = errno ? errno : EIO;
-	ERR_clear_error();
-	if (!bio)
-		error_set(error, -err, "cannot read %s: %s", path,
-		    strerror(err));
-	return bio;
+	return err ? err : tls_file_open(path,
+	    TLS_FILE_CERTIFICATES_BYTES_MAX, biop, error);
 }
 
 int
@@ -55,11 +49,12 @@ certificate_load_public(const char *directory, const char *file, X509 **x509p,
     struct error *error)
 {
 	char path[PATH_MAX];
-	BIO *bio = open_pem(directory, file, path, error);
 	X509 *x509;
+	BIO *bio;
+	int err = open_pem(directory, file, path, &bio, error);
 
-	if (!bio)
-		return -EIO;
+	if (err)
+		return err;
 	x509 = PEM_read_bio_X509(bio, NULL, NULL, NULL);
 	BIO_free(bio);
 	ERR_clear_error();
@@ -81,16 +76,17 @@ no_passphrase(char *passphrase, int size, int writing, void *arg)
 	return -1;
 }
 
-static int
-load_key(const char *directory, const char *file, EVP_PKEY **keyp,
-    struct error *error)
+int
+certificate_load_key(const char *directory, const char *key_file,
+    EVP_PKEY **keyp, struct error *error)
 {
 	char path[PATH_MAX];
-	BIO *bio = open_pem(directory, file, path, error);
 	EVP_PKEY *key;
+	BIO *bio;
+	int err = open_pem(directory, key_file, path, &bio, error);
 
-	if (!bio)
-		return -EIO;
+	if (err)
+		return err;
 	key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
 	BIO_free(bio);
 	ERR_clear_error();
@@ -111,12 +107,15 @@ certificate_load(const char *directory, const char *file, const char *key_file,
 	    error);
 
 	if (!err)
-		err = load_key(directory, key_file, &loaded.key, error);
+		err = certificate_load_key(directory, key_file, &loaded.key,
+		    error);
 	if (!err && X509_check_private_key(loaded.x509, loaded.key) != 1) {
 		ERR_clear_error();
 		err = error_set(error, -EINVAL,
 		    "%s/%s is not the key of %s/%s", directory, key_file,
 		    directory, file);
+		error_hint(error, "a new certificate for this key comes with "
+		    "the command that made both, and --renew");
 	}
 	if (err) {
 		certificate_free(&loaded);
@@ -128,24 +127,13 @@ certificate_load(const char *directory, const char *file, const char *key_file,
 
 /* ---- writing ---- */
 
+/* Writes it, and makes it stable. */
 static int
-name_files(struct pem_file *pem_file, const char *directory, const char *file,
-    struct error *error)
+write_pem(FILE *out, const struct pem_file *pem_file)
 {
-	int err = make_path(pem_file->path, directory, file, error);
-
-	if (!err)
-		snprintf(pem_file->beside_path, sizeof(pem_file->beside_path),
-		    "%s.new", pem_file->path);
-	return err;
-}
-
-/* Writes one of the two, and makes it stable. */
-static int
-write_pem(FILE *out, X509 *x509, EVP_PKEY *key)
-{
-	int done = x509 ? PEM_write_X509(out, x509) :
-	    PEM_write_PrivateKey(out, key, NULL, NULL, 0, NULL, NULL);
+	int done = pem_file->x509 ? PEM_write_X509(out, pem_file->x509) :
+	    PEM_write_PrivateKey(out, pem_file->key, NULL, NULL, 0, NULL,
+	    NULL);
 
 	ERR_clear_error();
 	if (!done || fflush(out) || fsync(fileno(out)))
@@ -154,15 +142,16 @@ write_pem(FILE *out, X509 *x509, EVP_PKEY *key)
 }
 
 static int
-write_beside(const char *path, X509 *x509, EVP_PKEY *key)
+write_beside(const struct pem_file *pem_file)
 {
 	FILE *out;
 	int fd, err;
 
 	/* What an earlier attempt left is of no use to anybody. */
-	unlink(path);
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-	    key ? KEY_MODE : PUBLIC_MODE);
+	unlink(pem_file->beside_path);
+	fd = open(pem_file->beside_path,
+	    O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+	    pem_file->key ? KEY_MODE : PUBLIC_MODE);
 	if (fd < 0)
 		return -errno;
 	out = fdopen(fd, "w");
@@ -172,81 +161,100 @@ write_beside(const char *path, X509 *x509, EVP_PKEY *key)
 		return err;
 	}
 	errno = 0;
-	err = write_pem(out, x509, key);
+	err = write_pem(out, pem_file);
 	if (fclose(out) && !err)
 		err = -errno;
 	return err;
 }
 
 static int
-give_name(const struct pem_file *pem_file, bool replace)
+complain(const struct pem_file *pem_file, int err, struct error *error)
 {
-	if (replace)
-		return rename(pem_file->beside_path, pem_file->path) ?
-		    -errno : 0;
-	if (link(pem_file->beside_path, pem_file->path))
-		return -errno;
 	unlink(pem_file->beside_path);
-	return 0;
+	return error_set(error, err, "cannot make %s: %s", pem_file->path,
+	    strerror(-err));
+}
+
+/* All of it, but for its name. */
+static int
+prepare(struct pem_file *pem_file, const char *directory, const char *file,
+    struct error *error)
+{
+	int err = make_path(pem_file->path, directory, file, error);
+
+	if (err)
+		return err;
+	snprintf(pem_file->beside_path, sizeof(pem_file->beside_path),
+	    "%s.new", pem_file->path);
+	err = write_beside(pem_file);
+	return err ? complain(pem_file, err, error) : 0;
 }
 
 static int
-sync_directory(const char *directory)
+give_name(const struct pem_file *pem_file, bool replace, struct error *error)
+{
+	int result = replace ?
+	    rename(pem_file->beside_path, pem_file->path) :
+	    link(pem_file->beside_path, pem_file->path);
+
+	if (result)
+		return complain(pem_file, -errno, error);
+	if (!replace)
+		unlink(pem_file->beside_path);
+	return 0;
+}
+
+/* Makes the names stable. */
+static int
+sync_directory(const char *directory, struct error *error)
 {
 	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int err = 0;
 
-	if (fd < 0)
-		return -errno;
-	if (fsync(fd))
-		err = -errno;
-	close(fd);
+	if (fd < 0 || fsync(fd))
+		err = error_set(error, -errno, "cannot make what is in %s "
+		    "stable: %s", directory, strerror(errno));
+	if (fd >= 0)
+		close(fd);
 	return err;
-}
-
-static int
-save(X509 *x509, EVP_PKEY *key, const char *directory, const char *file,
-    bool replace, struct error *error)
-{
-	struct pem_file pem_file;
-	int err = name_files(&pem_file, directory, file, error);
-
-	if (err)
-		return err;
-	err = write_beside(pem_file.beside_path, x509, key);
-	if (!err)
-		err = give_name(&pem_file, replace);
-	if (!err)
-		err = sync_directory(directory);
-	if (!err)
-		return 0;
-	unlink(pem_file.beside_path);
-	return error_set(error, err, "cannot make %s: %s", pem_file.path,
-	    strerror(-err));
 }
 
 int
 certificate_save_public(X509 *x509, const char *directory, const char *file,
     bool replace, struct error *error)
 {
-	return save(x509, NULL, directory, file, replace, error);
+	struct pem_file pem_file = {.x509 = x509};
+	int err = prepare(&pem_file, directory, file, error);
+
+	if (!err)
+		err = give_name(&pem_file, replace, error);
+	return err ? err : sync_directory(directory, error);
 }
 
 int
 certificate_save(const struct certificate *certificate, const char *directory,
     const char *file, const char *key_file, bool replace, struct error *error)
 {
-	char key_path[PATH_MAX];
-	int err = make_path(key_path, directory, key_file, error);
+	struct pem_file public = {.x509 = certificate->x509};
+	struct pem_file key = {.key = certificate->key};
+	int err = prepare(&key, directory, key_file, error);
 
-	if (!err)
-		err = save(NULL, certificate->key, directory, key_file,
-		    replace, error);
 	if (err)
 		return err;
-	err = save(certificate->x509, NULL, directory, file, replace, error);
+	err = prepare(&public, directory, file, error);
+	if (err)
+		goto remove_key_beside;
+	err = give_name(&key, replace, error);
+	if (err)
+		goto remove_public_beside;
+	err = give_name(&public, replace, error);
 	/* Beside a certificate of before it would be taken for its key. */
 	if (err && !replace)
-		unlink(key_path);
+		unlink(key.path);
+	return err ? err : sync_directory(directory, error);
+remove_public_beside:
+	unlink(public.beside_path);
+remove_key_beside:
+	unlink(key.beside_path);
 	return err;
 }

@@ -156,7 +156,10 @@ send_piece(struct connection *connection)
 {
 	struct tls_session *tls = connection->tls;
 
-	if (!connection->broken && tls_session_write(tls,
+	/* Of a session that has failed only the alert is left to be sent. */
+	if (tls->failed)
+		connection->unsent_iov_count = 0;
+	else if (!connection->broken && tls_session_write(tls,
 	    &connection->unsent_iov, &connection->unsent_iov_count))
 		connection_break(connection, tls->why);
 	if (connection->broken ||
@@ -239,7 +242,7 @@ shake_hands(struct connection *connection)
 		err = channel_detach(connection);
 		if (err)
 			return err;
-		worker_run(shake, &step);
+		worker_run_humbly(shake, &step);
 		err = send_output(connection);
 		if (step.result != -EAGAIN)
 			return step.result ? step.result : err;
@@ -289,7 +292,7 @@ say_farewell(struct connection *connection)
 	int64_t count;
 
 	sock_set_deadline(sock, SOCK_RECV | SOCK_SEND, deadline_ns);
-	if (connection->tls->kernel_sends)
+	if (connection->tls->kernel_sends && !connection->tls->failed)
 		tls_kernel_end(sock->fd);
 	else
 		tls_session_end(connection->tls);

@@ -9,6 +9,9 @@
 #include "runtime/log.h"
 #include "server/context.h"
 
+/* Of a name in the log; a longer one is cut. */
+#define NAME_TEXT_BYTES 256
+
 static uint16_t
 transmission_flags(const struct image *image)
 {
@@ -112,9 +115,17 @@ export_enter(struct export *export, unsigned connections_max)
 	return false;
 }
 
+static const char *
+quote_name(const struct export *export, char name[NAME_TEXT_BYTES])
+{
+	return log_quote(name, NAME_TEXT_BYTES, export->name,
+	    (int)strlen(export->name));
+}
+
 void
 export_leave(struct export *export)
 {
+	char name[NAME_TEXT_BYTES];
 	int err;
 
 	if (atomic_fetch_sub(&export->connections, 1) != 1)
@@ -124,7 +135,8 @@ export_leave(struct export *export)
 	err = image_flush(export->image);
 	if (err)
 		log_error("what the last client wrote could not be made "
-		    "stable export=%s error=%s", export->name, strerror(-err));
+		    "stable export=\"%s\" error=%s", quote_name(export, name),
+		    strerror(-err));
 }
 
 int
@@ -135,10 +147,11 @@ export_close_all(struct export_table *table)
 	for (unsigned i = 0; i < table->count; i++) {
 		struct export *export = table->list[i];
 		int err = image_close(export->image);
+		char name[NAME_TEXT_BYTES];
 
 		if (err)
-			log_error("closing failed export=%s error=%s",
-			    export->name, strerror(-err));
+			log_error("closing failed export=\"%s\" error=%s",
+			    quote_name(export, name), strerror(-err));
 		if (err && !first_err)
 			first_err = err;
 		export_free(export);

@@ -281,6 +281,8 @@ options_help(const struct command *command, FILE *out)
 {
 	fprintf(out, "Usage: qnbd %s %s\n\n%s\n\n", command->name,
 	    command->arguments, command->summary);
+	if (command->details)
+		fprintf(out, "%s\n", command->details);
 	for (const struct option_spec *option = command->options;
 	    option->name; option++) {
 		char left[64];

@@ -53,6 +53,7 @@ struct command {
 	const char *name;
 	const char *arguments;	/* as help shows them */
 	const char *summary;	/* one line */
+	const char *details;	/* more lines of help, or NULL */
 	const struct option_spec *options;	/* name is NULL at the end */
 	/* argv[0] is the command; returns the exit code. */
 	int (*run)(const struct command *command, int argc, char **argv);

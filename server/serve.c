@@ -278,8 +278,13 @@ run_server(struct serve *serve)
 	serve->server.allow = &options->allow;
 	co_start(&serve->start, serve_main, serve);
 	loop_run(serve->server.loops[0].loop);
-	server_destroy(&serve->server);
 	stdio_finish(&serve->stdio);
+	if (serve->stop.reload.running) {
+		/* All else has ended well; that thread cannot be ended. */
+		log_flush(1000);
+		_exit(serve->stop.exit_code);
+	}
+	server_destroy(&serve->server);
 	worker_stop();
 	log_flush(1000);
 	return serve->stop.exit_code;
@@ -323,13 +328,15 @@ run_process(struct serve *serve)
 			return fail("cannot go to the background", err);
 	}
 	raise_descriptor_limit();
+	/* Before signals wait for the loop: files may be slow to come. */
+	exit_code = open_tls(serve);
+	if (exit_code)
+		return exit_code;
+	serve->stop.tls = serve->tls;
 	err = serve_stop_open(&serve->stop, options->background);
 	if (err)
 		return fail("cannot wait for signals", err);
-	exit_code = open_tls(serve);
-	serve->stop.tls = serve->tls;
-	if (!exit_code)
-		exit_code = run_server(serve);
+	exit_code = run_server(serve);
 	tls_close(serve->tls);
 	serve_stop_close(&serve->stop);
 	return exit_code;

@@ -2,14 +2,10 @@
 #include "server/serve_stop.h"
 
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "runtime/error.h"
 #include "runtime/log.h"
-#include "runtime/worker.h"
 #include "server/child.h"
-#include "server/tls.h"
 
 void
 serve_stop_begin(struct serve_stop *stop)
@@ -32,40 +28,6 @@ serve_stop_wait(struct serve_stop *stop)
 }
 
 /* ---- signals ---- */
-
-struct reload {
-	struct tls *tls;
-	struct error error;
-	int err;
-};
-
-static void
-reload(void *arg)
-{
-	struct reload *job = arg;
-
-	job->err = tls_reload(job->tls, &job->error);
-}
-
-/* It reads files, which may take long: on a worker. */
-static co_fn void
-reload_tls(struct serve_stop *stop)
-{
-	struct reload *job = calloc(1, sizeof(*job));
-
-	if (!job) {
-		log_error("out of memory, so the TLS files stay as they were");
-		return;
-	}
-	job->tls = stop->tls;
-	worker_run(reload, job);
-	if (job->err)
-		log_error("the new TLS files are not used, new clients meet "
-		    "the old ones: %s", job->error.message);
-	else
-		log_info("TLS files read again; new clients meet the new ones");
-	free(job);
-}
 
 static bool
 stops(const struct serve_stop *stop, int signal)
@@ -96,7 +58,7 @@ signals_run(void *arg)
 
 	while ((number = signals_wait(&stop->signals)) >= 0) {
 		if (number == SIGHUP && stop->tls)
-			reload_tls(stop);
+			reload_start(&stop->reload, stop->tls);
 		if (number == SIGCHLD)
 			look_after_child(stop);
 		if (!stops(stop, number))
@@ -124,6 +86,7 @@ serve_stop_unwatch(struct serve_stop *stop)
 {
 	signals_stop(&stop->signals);
 	group_wait(&stop->running);
+	reload_end(&stop->reload);
 }
 
 /* ---- the beginning and the end ---- */

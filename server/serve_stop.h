@@ -16,6 +16,7 @@
 #include "runtime/co.h"
 #include "runtime/monitor.h"
 #include "runtime/signals.h"
+#include "server/reload.h"
 
 struct tls;
 
@@ -23,6 +24,7 @@ struct serve_stop {
 	struct signals signals;
 	bool hangup_stops;
 	struct tls *tls;	/* whose files SIGHUP reads again, or NULL */
+	struct reload reload;	/* of these */
 	pid_t child;		/* whose end stops the server, or 0 */
 	int exit_code;		/* what the process is to end with */
 	bool wanted;
@@ -47,7 +49,10 @@ void serve_stop_begin(struct serve_stop *stop);
 /* Returns when the server has to stop. */
 co_fn void serve_stop_wait(struct serve_stop *stop);
 
-/* Looks at no more signals; returns when that has ended. */
+/*
+ * Looks at no more signals; returns when that has ended.  Of reading files
+ * again, see reload_end().
+ */
 co_fn void serve_stop_unwatch(struct serve_stop *stop);
 
 /* The opposite of serve_stop_open(). */

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "server/certificate.h"
 #include "server/commands.h"
 #include "server/tls_show.h"
@@ -40,6 +41,7 @@ struct tls_options {
 	struct option_texts hosts;
 	int64_t days;
 	bool renew;
+	bool new_key;
 	bool json;
 };
 
@@ -55,10 +57,64 @@ static const struct option_spec tls_specs[] = {
 	  "how long a new certificate is valid (1825)", FIELD(days),
 	  .min = 1, .max = DAYS_MAX },
 	{ "renew", 0, OPTION_FLAG, NULL,
-	  "replace the certificate, keep the authority", FIELD(renew) },
+	  "replace the certificate, keep its key and the authority",
+	  FIELD(renew) },
+	{ "new-key", 0, OPTION_FLAG, NULL,
+	  "with --renew: replace the key, too", FIELD(new_key) },
 	{ "json", 0, OPTION_FLAG, NULL, "show: print JSON", FIELD(json) },
 	{ .name = NULL },
 };
+
+/* ---- one with its key ---- */
+
+/*
+ * The key that a renewed certificate keeps.  So one file changes, at once, and
+ * whatever comes between leaves two that go together.  None there is *keyp
+ * NULL.
+ */
+static int
+keep_key(const struct tls_options *options, const char *directory,
+    const char *key_file, EVP_PKEY **keyp, struct error *error)
+{
+	int err;
+
+	*keyp = NULL;
+	if (!options->renew || options->new_key)
+		return 0;
+	err = certificate_load_key(directory, key_file, keyp, error);
+	if (err == -ENOENT)
+		return 0;
+	if (err)
+		error_hint(error, "to replace it, too: add --new-key");
+	return err;
+}
+
+/* Makes what is asked for and writes it into directory. */
+static int
+make_and_save(const struct tls_options *options,
+    struct certificate_request *request, const struct certificate *authority,
+    const char *directory, const char *file, const char *key_file,
+    struct error *error)
+{
+	struct certificate made;
+	int err = keep_key(options, directory, key_file, &request->key, error);
+
+	if (err)
+		return err;
+	err = certificate_make(request, authority, &made, error);
+	if (err)
+		goto free_key;
+	if (request->key)
+		err = certificate_save_public(made.x509, directory, file, true,
+		    error);
+	else
+		err = certificate_save(&made, directory, file, key_file,
+		    options->renew, error);
+	certificate_free(&made);
+free_key:
+	EVP_PKEY_free(request->key);
+	return err;
+}
 
 /* ---- init ---- */
 
@@ -86,6 +142,24 @@ load_authority(const char *directory, struct certificate *authority,
 	return err;
 }
 
+/* There is one already, or half of one. */
+static void
+hint_at_authority(const char *directory, struct error *error)
+{
+	char path[PATH_MAX];
+	int bytes = snprintf(path, sizeof(path), "%s/%s", directory,
+	    CERTIFICATE_CA_FILE);
+
+	if (bytes < (int)sizeof(path) && access(path, F_OK))
+		error_hint(error, "it is a key without its certificate, as "
+		    "an interrupted run leaves it; unless you have that "
+		    "elsewhere: rm %s/%s, then run this again", directory,
+		    CERTIFICATE_CA_KEY_FILE);
+	else
+		error_hint(error, "for a new certificate of the server by the "
+		    "same authority: add --renew");
+}
+
 static int
 make_authority(const char *directory, struct certificate *authority,
     struct error *error)
@@ -102,8 +176,7 @@ make_authority(const char *directory, struct certificate *authority,
 		    CERTIFICATE_CA_FILE, CERTIFICATE_CA_KEY_FILE, false,
 		    error);
 	if (err == -EEXIST)
-		error_hint(error, "for a new certificate of the server by the "
-		    "same authority: add --renew");
+		hint_at_authority(directory, error);
 	return err;
 }
 
@@ -117,20 +190,12 @@ make_server(const struct tls_options *options,
 		.hosts = &options->hosts,
 		.days = options->days,
 	};
-	struct certificate server;
-	int err;
 
 	/* Who checks looks at the hosts; the name is for people. */
 	if (strlen(request.name) > CERTIFICATE_NAME_BYTES_MAX)
 		request.name = "qnbd server";
-	err = certificate_make(&request, authority, &server, error);
-	if (err)
-		return err;
-	err = certificate_save(&server, options->directory,
-	    CERTIFICATE_SERVER_FILE, CERTIFICATE_SERVER_KEY_FILE,
-	    options->renew, error);
-	certificate_free(&server);
-	return err;
+	return make_and_save(options, &request, authority, options->directory,
+	    CERTIFICATE_SERVER_FILE, CERTIFICATE_SERVER_KEY_FILE, error);
 }
 
 static int
@@ -153,15 +218,18 @@ init(const struct tls_options *options, struct error *error)
 	certificate_free(&authority);
 	if (err)
 		return err;
-	printf("%s/%s and %s are made%s\n", directory, CERTIFICATE_SERVER_FILE,
-	    CERTIFICATE_SERVER_KEY_FILE, options->renew ?
-	    "; a server that runs takes them on SIGHUP" : "");
-	if (options->renew)
+	if (options->renew) {
+		printf("%s/%s is renewed%s; a server that runs takes it on "
+		    "SIGHUP\n", directory, CERTIFICATE_SERVER_FILE,
+		    options->new_key ? ", with a new key" : "");
 		return 0;
-	printf("  serve:        qnbd serve --tls %s IMAGE\n"
+	}
+	printf("%s/%s and %s are made\n"
+	    "  serve:        qnbd serve --tls %s IMAGE\n"
 	    "  let one in:   qnbd tls client --dir %s NAME\n"
 	    "  keep safe:    %s/%s signs for whoever has it; the server does "
-	    "not need it\n", directory, directory, directory,
+	    "not need it\n", directory, CERTIFICATE_SERVER_FILE,
+	    CERTIFICATE_SERVER_KEY_FILE, directory, directory, directory,
 	    CERTIFICATE_CA_KEY_FILE);
 	return 0;
 }
@@ -181,19 +249,24 @@ check_client_name(const char *name, struct error *error)
 }
 
 static int
-save_client(const struct tls_options *options, const char *path,
-    const struct certificate *client, X509 *authority, struct error *error)
+make_client(const struct tls_options *options, const char *name,
+    const struct certificate *authority, const char *path, struct error *error)
 {
+	struct certificate_request request = {
+		.role = CERTIFICATE_CLIENT, .name = name,
+		.days = options->days,
+	};
 	int err = make_directory(path, error);
 
 	if (!err)
-		err = certificate_save(client, path, CERTIFICATE_CLIENT_FILE,
-		    CERTIFICATE_CLIENT_KEY_FILE, options->renew, error);
+		err = make_and_save(options, &request, authority, path,
+		    CERTIFICATE_CLIENT_FILE, CERTIFICATE_CLIENT_KEY_FILE,
+		    error);
 	if (err == -EEXIST)
 		error_hint(error,
 		    "for a new certificate of the same name: add --renew");
 	if (!err)
-		err = certificate_save_public(authority, path,
+		err = certificate_save_public(authority->x509, path,
 		    CERTIFICATE_CA_FILE, true, error);
 	return err;
 }
@@ -202,37 +275,28 @@ static int
 client(const struct tls_options *options, const char *name,
     struct error *error)
 {
-	const struct certificate_request request = {
-		.role = CERTIFICATE_CLIENT, .name = name,
-		.days = options->days,
-	};
-	struct certificate authority, made;
+	struct certificate authority;
 	char path[PATH_MAX];
 	int err = check_client_name(name, error);
 
+	if (!err && snprintf(path, sizeof(path), "%s/%s", options->directory,
+	    name) >= (int)sizeof(path))
+		err = error_set(error, -ENAMETOOLONG, "%s/%s is too long a "
+		    "name", options->directory, name);
 	if (!err)
 		err = load_authority(options->directory, &authority, error);
 	if (err)
 		return err;
-	err = certificate_make(&request, &authority, &made, error);
-	if (err)
-		goto free_authority;
-	if (snprintf(path, sizeof(path), "%s/%s", options->directory, name) >=
-	    (int)sizeof(path))
-		err = error_set(error, -ENAMETOOLONG, "%s/%s is too long a "
-		    "name", options->directory, name);
-	else
-		err = save_client(options, path, &made, authority.x509, error);
-	certificate_free(&made);
+	err = make_client(options, name, &authority, path, error);
+	certificate_free(&authority);
 	if (!err)
-		printf("%s is made; give it to the client, whole, and nobody "
+		printf("%s is %s; give it to the client, whole, and nobody "
 		    "else\n"
 		    "  allow it:     qnbd serve --tls %s --allow 'CN=%s' "
 		    "IMAGE\n"
 		    "  the client:   nbdinfo 'nbds://SERVER/?tls-certificates="
-		    "%s'\n", path, options->directory, name, path);
-free_authority:
-	certificate_free(&authority);
+		    "%s'\n", path, options->renew ? "renewed" : "made",
+		    options->directory, name, path);
 	return err;
 }
 
@@ -273,6 +337,8 @@ check_words(const struct command *command, enum verb verb,
 	if (verb == VERB_SHOW && (options->renew || options->days > 0))
 		return options_complain(command, "%s is for tls init and tls "
 		    "client", options->renew ? "--renew" : "--days");
+	if (options->new_key && !options->renew)
+		return options_complain(command, "--new-key is for --renew");
 	if (words != (verb == VERB_CLIENT ? 2 : 1))
 		return options_complain(command, verb == VERB_CLIENT ?
 		    "tls client takes one NAME" :
@@ -316,6 +382,12 @@ const struct command tls_command = {
 	.name = "tls",
 	.arguments = "init|client|show --dir DIR [OPTIONS] [NAME]",
 	.summary = "make and show certificates for encrypted connections",
+	.details =
+	    "init    makes an authority, and the server's certificate and "
+	    "key\n"
+	    "client  makes a certificate and key for NAME, in DIR/NAME, to be "
+	    "given to it\n"
+	    "show    prints what there is in DIR, and what is wrong with it\n",
 	.options = tls_specs,
 	.run = tls_run,
 };

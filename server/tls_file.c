@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <openssl/err.h>
 #include "runtime/log.h"
 #include "runtime/secret.h"
 
@@ -19,8 +21,8 @@ warn_if_open(const struct stat *status, const char *path)
 }
 
 static int
-read_open(int fd, const char *path, size_t bytes_max, char **textp,
-    size_t *bytesp, struct error *error)
+read_open(int fd, const char *path, size_t bytes_max, bool has_keys,
+    char **textp, size_t *bytesp, struct error *error)
 {
 	struct stat status;
 	size_t size;
@@ -36,7 +38,8 @@ read_open(int fd, const char *path, size_t bytes_max, char **textp,
 	if ((uintmax_t)status.st_size > bytes_max)
 		return error_set(error, -EFBIG, "%s has more than %zu bytes",
 		    path, bytes_max);
-	warn_if_open(&status, path);
+	if (has_keys)
+		warn_if_open(&status, path);
 	size = (size_t)status.st_size + 1;
 	text = secret_get(size);
 	if (!text)
@@ -52,17 +55,60 @@ read_open(int fd, const char *path, size_t bytes_max, char **textp,
 	return 0;
 }
 
-int
-tls_file_read(const char *path, size_t bytes_max, char **textp,
+static int
+read_file(const char *path, size_t bytes_max, bool has_keys, char **textp,
     size_t *bytesp, struct error *error)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	int err;
 
 	if (fd < 0)
-		return error_set(error, -errno, "cannot open %s: %s", path,
+		return error_set(error, -errno, "cannot read %s: %s", path,
 		    strerror(errno));
-	err = read_open(fd, path, bytes_max, textp, bytesp, error);
+	err = read_open(fd, path, bytes_max, has_keys, textp, bytesp, error);
 	close(fd);
 	return err;
+}
+
+int
+tls_file_read(const char *path, size_t bytes_max, char **textp,
+    size_t *bytesp, struct error *error)
+{
+	return read_file(path, bytes_max, true, textp, bytesp, error);
+}
+
+int
+tls_file_open(const char *path, size_t bytes_max, BIO **biop,
+    struct error *error)
+{
+	size_t bytes;
+	char *text;
+	BIO *bio;
+	int err = read_file(path, bytes_max, false, &text, &bytes, error);
+
+	if (err)
+		return err;
+	/* Its copy is wiped, too, when it is freed. */
+	bio = BIO_new(BIO_s_mem());
+	if (bio && bytes > 1 &&
+	    BIO_write(bio, text, (int)bytes - 1) != (int)bytes - 1) {
+		BIO_free(bio);
+		bio = NULL;
+	}
+	secret_put(text, bytes);
+	if (!bio)
+		return error_set(error, -ENOMEM, "out of memory");
+	BIO_set_mem_eof_return(bio, 0);
+	*biop = bio;
+	return 0;
+}
+
+const char *
+tls_file_reason(void)
+{
+	unsigned long code = ERR_peek_last_error();
+	const char *reason = ERR_reason_error_string(code);
+
+	ERR_clear_error();
+	return reason ? reason : "unknown error";
 }

@@ -204,8 +204,8 @@ static bool
 judge_key(struct shown *shown, const char *file, const char *key_file)
 {
 	struct certificate both = {0};
+	struct error error = {0};
 	char path[PATH_MAX];
-	struct error error;
 	struct stat st;
 
 	snprintf(path, sizeof(path), "%s/%s", shown->directory, key_file);
@@ -219,7 +219,8 @@ judge_key(struct shown *shown, const char *file, const char *key_file)
 		note_problem(shown, "%s may be read by others: "
 		    "chmod 600 %s", key_file, path);
 	if (certificate_load(shown->directory, file, key_file, &both, &error))
-		note_problem(shown, "%s", error.message);
+		note_problem(shown, "%s%s%s", error.message,
+		    error.hint[0] ? "; " : "", error.hint);
 	certificate_free(&both);
 	return true;
 }

@@ -8,6 +8,7 @@ import ctypes
 import os
 import select
 import socket
+import ssl
 import subprocess
 import time
 
@@ -16,6 +17,7 @@ from harness import (SANITIZED, START_SECONDS, Server, Unmet, case, check,
                      fewer, main, say, wait_until, wire)
 from transport import is_connected_to, server_sockets
 
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MIB = wire.MIB
 IMAGE_BYTES = 64 * MIB
 
@@ -23,6 +25,7 @@ HANDSHAKE_SECONDS = 10
 # How much later than that it may be, on a busy machine.
 LATE_SECONDS = 10
 SEND_SECONDS = 60
+SHORT_SEND_SECONDS = 3
 # A stuck send is looked for every five seconds.
 SEND_LATE_SECONDS = 5 + 10
 DEAD_PEER_SECONDS = 120
@@ -147,18 +150,21 @@ def handshakes_have_ten_seconds():
 
 # ---- replies that nobody reads ----
 
-def deaf_client(server, address):
+def go_deaf(client):
     """It asks for much more than it may have under way, and reads nothing."""
-    client = server.open(address)
     client.sock.setblocking(False)
     requests = b"".join(wire.pack_request(wire.READ, 0, i, 0, MIB)
                         for i in range(64))
     try:
         for _ in range(100):
             client.sock.send(requests)
-    except BlockingIOError:
+    except (BlockingIOError, ssl.SSLWantWriteError):
         pass
     return client
+
+
+def deaf_client(server, address):
+    return go_deaf(server.open(address))
 
 
 def deaf_clients(server):
@@ -183,9 +189,9 @@ def deaf_clients(server):
     return deaf, others
 
 
-def start_with_data(name):
+def start_with_data(name, *options):
     create_image(name, IMAGE_BYTES)
-    server = Server(name)
+    server = Server(name, *options)
     with server.open() as client:
         client.command(wire.WRITE, 0, 8 * MIB, data=b"d" * 8 * MIB)
         client.disconnect()
@@ -231,6 +237,65 @@ def memory_of_unread_replies_is_given_back():
         say(f"VmRSS {before_kib} KiB before them, {most_kib} KiB with "
             f"{len(deaf)}, {server.rss_kib()} KiB after")
         check(given_back, f"more than {limit_kib} KiB are kept")
+        server.stop()
+
+
+def open_tls(server, pki, address):
+    context = ssl.create_default_context(cafile=f"{pki}/client/ca-cert.pem")
+    context.load_cert_chain(f"{pki}/client/client-cert.pem",
+                            f"{pki}/client/client-key.pem")
+    client = server.haggle(address)
+    client.start_tls(context)
+    check_equal(client.go(b"").kind, wire.REP_ACK, "the reply to GO")
+    return client
+
+
+@case()
+def unread_replies_end_their_client_inside_of_tls():
+    """
+    Guards against a session whose client takes nothing, so that encrypted
+    bytes wait in a buffer of their own: --send-timeout ends it, its memory
+    comes back, and others with TLS and without go on.
+    """
+    pki = os.path.abspath("pki")
+    subprocess.run([f"{TESTS}/pki.sh", pki], check=True)
+    with start_with_data("deaftls.qcow2", "--tls", f"{pki}/server",
+                         "--tls-optional", "deaftls", "--send-timeout",
+                         str(SHORT_SEND_SECONDS)) as server:
+        others = [server.open(server.unix), open_tls(server, pki, server.tcp)]
+        before_kib = server.rss_kib()
+        begun = time.monotonic()
+        deaf = [go_deaf(open_tls(server, pki, address)) for _ in range(4)
+                for address in (server.unix, server.tcp)]
+        most_kib, number, slowest = 0, 0, 0
+        latest = begun + SHORT_SEND_SECONDS + SEND_LATE_SECONDS
+        while (server.descriptors() > server.idle_descriptors + len(others)
+               and time.monotonic() < latest):
+            asked = time.monotonic()
+            serve_meanwhile(others[number % len(others)], number)
+            slowest = max(slowest, time.monotonic() - asked)
+            most_kib = max(most_kib, server.rss_kib())
+            number += 1
+            time.sleep(0.01)
+        server.check_descriptors(len(others))
+        lasted = time.monotonic() - begun
+        say(f"cut off after {lasted:.1f} s; {number} writes and reads of "
+            f"others meanwhile, the slowest took {1000 * slowest:.0f} ms")
+        check(lasted > SHORT_SEND_SECONDS - 1, "cut off too early")
+        check_equal(server.log().count("took no replies"), len(deaf),
+                    "lines in the log that say so")
+        for client in deaf:
+            client.close()
+        if not SANITIZED:
+            check(most_kib > before_kib + KEPT_MEMORY_KIB,
+                  f"{most_kib} KiB: little was read for them; a bad test")
+            limit_kib = before_kib + KEPT_MEMORY_KIB
+            check(wait_until(lambda: server.rss_kib() <= limit_kib,
+                             BUSY_SECONDS), f"{server.rss_kib()} KiB of "
+                  f"{most_kib} are kept, before it were {before_kib}")
+        for other in others:
+            serve_meanwhile(other, 0)
+            other.disconnect()
         server.stop()
 
 

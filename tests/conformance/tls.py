@@ -402,6 +402,40 @@ def tls_garbage_in_a_session_ends_it(t):
         client.receive_to_end()
 
 
+def receive_alert(client):
+    """What TLS says of the end, behind whatever else has been sent."""
+    client.sock.settimeout(client.timeout)
+    try:
+        while client.sock.recv(65536):
+            pass
+    except ssl.SSLError as error:
+        return error.reason or "no reason"
+    except ConnectionError:
+        return "a reset"
+    return "a proper end"
+
+
+@case(setting="tls")
+def tls_a_session_that_fails_ends_with_an_alert(t):
+    """
+    Guards against a bare hangup where the client could be told what is wrong
+    with what it sent, with replies under way or not.
+    """
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        for reads in (0, 1, 8):
+            context = t.tls_context()
+            context.maximum_version = version
+            client = t.haggle(tls=False)
+            client.start_tls(context)
+            check_kind(client.go(t.name), REP_ACK)
+            for _ in range(reads):
+                client.send_request(wire.READ, 0, wire.MIB)
+            raw_send(client, b"\x17\x03\x03\x00\x40" + b"x" * 64)
+            reason = receive_alert(client)
+            check("ALERT_BAD_RECORD_MAC" in reason,
+                  f"{version.name}, {reads} reads: {reason}")
+
+
 @case(setting="tls")
 def tls_may_be_cut_off_anywhere(t):
     """

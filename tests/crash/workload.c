@@ -298,7 +298,7 @@ workload_run(const struct workload *workload, uint64_t seed,
 	crew_create(crew, &options, base);
 	crew_open(crew);
 	if (options.served)
-		server_crew_work(crew);
+		server_crew_work(crew, NULL);
 	else if (is_random)
 		crew_work(crew);
 	else

@@ -90,18 +90,17 @@ client_push(struct client *client, size_t hold_back)
 {
 	uint8_t *out = client->out;
 	size_t bytes = client->out_bytes;
-	struct iovec iov = {.iov_base = out};
 
 	if (hold_back > bytes)
 		hold_back = bytes;
-	iov.iov_len = bytes - hold_back;
+	bytes -= hold_back;
 	client->out = NULL;
 	client->out_bytes = client->out_room = 0;
 	if (hold_back > 0)
-		append(client, out + iov.iov_len, hold_back);
+		append(client, out + bytes, hold_back);
 	/* If it fails, the receiver sees the end, too. */
-	if (iov.iov_len > 0 && !client->ended)
-		(void)sock_send(&client->sock, &iov, 1);
+	if (bytes > 0 && !client->ended)
+		(void)client_send(client, out, bytes);
 	free(out);
 }
 
@@ -135,6 +134,7 @@ wipe(struct client *client)
 	for (struct client_request *request = client->in_flight; request;
 	    request = request->next)
 		free(request->data);
+	client_free_tls(client);
 	free(client->out);
 	client->in_flight = NULL;
 	client->out = NULL;
@@ -157,6 +157,7 @@ client_connect(struct client *client, struct site *site,
 		if (!site->stopping && err != -ECONNABORTED)
 			client_fail(client, "the handshake failed",
 			    (uint64_t)-err);
+		client_free_tls(client);
 		sock_close(&client->sock);
 		return err;
 	}
@@ -181,12 +182,34 @@ ask_for_the_end(struct client *client, enum client_end end)
 		break;
 	case CLIENT_HALF_CLOSE:
 		client_push(client, 0);
+		if (client->tls)
+			(void)client_end_tls(client);
 		sim_shutdown_send(client->site->crew->sim, client->sock.fd);
 		break;
 	case CLIENT_ABRUPT:
+		if (client->tls && sim_below(client->site->crew->sim, 2) == 0)
+			client_spoil_tls(client, true);
 		sock_shutdown(&client->sock);
 		break;
+	case CLIENT_GARBLED:
+		client_spoil_tls(client, false);
+		break;
 	}
+}
+
+/* What is left unanswered, and what the server's last word was. */
+static void
+judge_end(struct client *client, enum client_end end)
+{
+	bool orderly = end == CLIENT_DISC || end == CLIENT_HALF_CLOSE;
+
+	if (client->site->stopping)
+		return;
+	if (client->in_flight && orderly)
+		client_fail(client, "requests were never answered",
+		    client->in_flight_count);
+	if (end == CLIENT_GARBLED && !client->alerted)
+		client_fail(client, "TLS failed without an alert", 0);
 }
 
 /* Whatever was answered is stable before the last client's stream ends. */
@@ -216,10 +239,7 @@ client_leave(struct client *client, enum client_end end)
 		client->waiter = co_self();
 		co_suspend();
 	}
-	if (client->in_flight && end != CLIENT_ABRUPT &&
-	    !client->site->stopping)
-		client_fail(client, "requests were never answered",
-		    client->in_flight_count);
+	judge_end(client, end);
 	if (client->options.alone && client->ended_well &&
 	    end != CLIENT_ABRUPT)
 		note_last_flush(client);

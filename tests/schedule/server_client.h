@@ -5,10 +5,11 @@
  * What it asks and what it is answered goes to the crew's record and oracle,
  * numbered at the network: a request when its header has reached the server, a
  * reply when its (last) header has reached the client, read or not; that is
- * the latest and the earliest moment that count.  Every reply is held against
- * the protocol, and every read and block status against the oracle; what is
- * wrong becomes the crew's failure.  All of a client's coroutines live on the
- * clients' loop.
+ * the latest and the earliest moment that count.  Inside of TLS, where the
+ * network shows nothing, it is when the one is sent and the other is read.
+ * Every reply is held against the protocol, and every read and block status
+ * against the oracle; what is wrong becomes the crew's failure.  All of a
+ * client's coroutines live on the clients' loop.
  */
 #ifndef TESTS_SCHEDULE_SERVER_CLIENT_H
 #define TESTS_SCHEDULE_SERVER_CLIENT_H
@@ -30,6 +31,8 @@ struct client_options {
 	bool extended;		/* headers; structured is true, too */
 	bool curious;		/* tries other options first */
 	bool fickle;		/* and chooses no export after all */
+	bool tls;		/* the site must have it */
+	bool vanishes;		/* in the middle of the handshake of TLS */
 	bool slow;		/* takes replies late and in small pieces */
 	bool alone;		/* the export's only client, so that its end
 				 * of the stream is as good as a flush */
@@ -63,6 +66,8 @@ struct client_stream {
 	uint64_t skip;		/* bytes of payload before the next header */
 };
 
+struct client_tls;
+
 struct client {
 	struct client_options options;
 	struct site *site;
@@ -70,11 +75,13 @@ struct client {
 	uint16_t flags;			/* transmission flags */
 	bool ended;			/* the server has said its last */
 	bool ended_well;		/* after a whole reply, if any */
+	bool alerted;			/* by an alert of TLS */
 	bool leaves;			/* and was asked to, or cut off */
 
 	/* Private. */
 	struct client_request *in_flight;	/* oldest first */
 	unsigned in_flight_count;
+	struct client_tls *tls;		/* since STARTTLS */
 	size_t out_bytes;
 	size_t out_room;
 	uint8_t *out;
@@ -87,8 +94,8 @@ struct client {
 
 /*
  * Connects and shakes hands, to the first request.  -errno: the server is
- * gone, or going, or -ECONNABORTED: the client was fickle; then there is
- * nothing to leave.
+ * gone, or going, or -ECONNABORTED: the client was fickle, or vanished; then
+ * there is nothing to leave.
  */
 co_fn int client_connect(struct client *client, struct site *site,
     const struct client_options *options);
@@ -116,6 +123,7 @@ enum client_end {
 	CLIENT_DISC,		/* everything in flight is to be answered */
 	CLIENT_HALF_CLOSE,	/* the same: it only sends no more */
 	CLIENT_ABRUPT,		/* nothing is known of what is in flight */
+	CLIENT_GARBLED,		/* the same: TLS fails, and says so */
 };
 
 /* Until the connection has ended; the client may connect again then. */

@@ -22,14 +22,6 @@ struct answer {
 	unsigned contexts;
 };
 
-co_fn static int
-send_bytes(struct client *client, void *bytes, size_t count)
-{
-	struct iovec iov = {.iov_base = bytes, .iov_len = count};
-
-	return sock_send(&client->sock, &iov, 1);
-}
-
 static int
 take_reply(const struct nbd_option_reply *reply, const uint8_t *data,
     struct answer *answer)
@@ -90,7 +82,7 @@ co_fn static int
 ask(struct client *client, uint8_t *wire, size_t bytes, uint32_t option,
     struct answer *answer)
 {
-	int err = send_bytes(client, wire, bytes);
+	int err = client_send(client, wire, bytes);
 
 	*answer = (struct answer){0};
 	while (!err && answer->type != NBD_REP_ACK &&
@@ -162,7 +154,7 @@ choose_by_name(struct client *client, struct answer *answer)
 	uint8_t wire[NBD_EXPORT_BYTES_MAX];
 	size_t bytes = nbd_option_put_export_name(wire,
 	    nbd_text_of(SITE_EXPORT));
-	int err = send_bytes(client, wire, bytes);
+	int err = client_send(client, wire, bytes);
 
 	if (!err)
 		err = client_receive(client, wire, client->options.zeroes ?
@@ -232,6 +224,17 @@ abort_handshake(struct client *client)
 	return -ECONNABORTED;
 }
 
+co_fn static int
+ask_for_tls(struct client *client)
+{
+	struct answer answer;
+	int err = ask_simply(client, NBD_OPT_STARTTLS, &answer);
+
+	if (!err)
+		err = expect(client, &answer, NBD_REP_ACK);
+	return err ? err : client_start_tls(client);
+}
+
 int
 client_shake_hands(struct client *client)
 {
@@ -243,9 +246,11 @@ client_shake_hands(struct client *client)
 		err = nbd_handshake_parse_greeting(wire, &flags);
 	if (err)
 		return err;
-	err = send_bytes(client, wire, nbd_handshake_put_client_flags(wire,
+	err = client_send(client, wire, nbd_handshake_put_client_flags(wire,
 	    flags & (client->options.zeroes ? (uint16_t)~NBD_FLAG_NO_ZEROES :
 	    UINT16_MAX)));
+	if (!err && client->options.tls)
+		err = ask_for_tls(client);
 	if (!err && client->options.curious)
 		err = ask_around(client);
 	if (!err && client->options.structured)

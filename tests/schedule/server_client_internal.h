@@ -26,4 +26,24 @@ co_fn void client_receive_all(void *client);
 /* A piece of data, all of it; slowly, if the client is slow.  -errno. */
 co_fn int client_receive(struct client *client, void *data, size_t length);
 
+/* ---- what goes through TLS where there is TLS ---- */
+
+co_fn int client_send(struct client *client, const void *bytes, size_t count);
+
+/* As sock_recv_exact(); -ECONNABORTED: it was ended by an alert. */
+co_fn int client_receive_exact(struct client *client, void *data,
+    size_t length);
+
+/* After STARTTLS.  -ECONNABORTED also if the client is to vanish meanwhile. */
+co_fn int client_start_tls(struct client *client);
+
+/* Says that nothing will follow. */
+co_fn int client_end_tls(struct client *client);
+
+/* Sends a last record: cut anywhere, or else with a byte that is wrong. */
+co_fn void client_spoil_tls(struct client *client, bool cut);
+
+/* Fine without any. */
+void client_free_tls(struct client *client);
+
 #endif

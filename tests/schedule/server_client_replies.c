@@ -149,7 +149,9 @@ void
 client_tap(struct client *client)
 {
 	client->tap.hear = hear;
-	sim_set_tap(client->site->crew->sim, client->sock.fd, &client->tap);
+	if (!client->tls)
+		sim_set_tap(client->site->crew->sim, client->sock.fd,
+		    &client->tap);
 }
 
 /* ---- receiving ---- */
@@ -170,7 +172,7 @@ client_receive(struct client *client, void *data, size_t length)
 			if (sim_below(sim, 4) == 0)
 				loop_sleep(sim_below(sim, SLOW_PAUSE_NS));
 		}
-		err = sock_recv_exact(&client->sock, (char *)data + done,
+		err = client_receive_exact(client, (char *)data + done,
 		    piece);
 		if (err)
 			return done > 0 && err == -ENODATA ? -ECONNRESET : err;

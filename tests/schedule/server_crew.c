@@ -20,6 +20,12 @@
 #define ABRUPT 6
 #define FICKLE 12
 #define KNOCKS 12
+#define VANISHES 8
+#define GARBLED 8
+#define LONG_READ 24
+
+/* More than what TLS sends in one piece, twice. */
+#define LONG_BYTES (300u << 10)
 
 struct visitor {
 	struct site *site;
@@ -117,6 +123,12 @@ choose(struct visitor *visitor, struct client_request *request)
 		.value = chosen.value,
 	};
 	choose_kind(visitor, chosen.kind, &request->wire);
+	if (visitor->client.options.tls && one_in(visitor, LONG_READ)) {
+		request->wire.type = NBD_CMD_READ;
+		request->wire.offset = 0;
+		request->wire.length = LONG_BYTES;
+		request->wire.flags = 0;
+	}
 	if (one_in(visitor, BAD_REQUEST))
 		spoil(visitor, request);
 	else if (request->wire.type != NBD_CMD_BLOCK_STATUS &&
@@ -182,6 +194,10 @@ leave(struct visitor *visitor)
 {
 	struct client *client = &visitor->client;
 
+	if (client->options.tls && one_in(visitor, GARBLED)) {
+		client_leave(client, CLIENT_GARBLED);
+		return;
+	}
 	if (one_in(visitor, ABRUPT)) {
 		if (client->out_bytes > 0 && one_in(visitor, 2))
 			client_push(client, sim_below(
@@ -212,6 +228,10 @@ connect_somehow(struct visitor *visitor)
 
 	options.extended = options.structured && !options.export_name &&
 	    visitor->number % 2 == 1;
+	if (visitor->site->tls && one_in(visitor, 2)) {
+		options.tls = true;
+		options.vanishes = one_in(visitor, VANISHES);
+	}
 	memset(visitor->used, 0, sizeof(visitor->used));
 	return client_connect(&visitor->client, visitor->site, &options);
 }
@@ -276,9 +296,9 @@ visit(struct site *site)
 }
 
 bool
-server_crew_work(struct crew *crew)
+server_crew_work(struct crew *crew, struct tls_pairs *tls)
 {
-	struct site site = {.crew = crew};
+	struct site site = {.crew = crew, .tls = tls};
 	struct crowd *crowd;
 
 	if (!crew->image)

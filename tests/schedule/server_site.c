@@ -91,6 +91,10 @@ site_play(struct site *site, void (*visit)(struct site *site))
 		loops[i] = sim_loop(crew->sim, i);
 	crew_must(server_init_on(&site->server, loops, crew->options.loops,
 	    &limits), "server");
+	if (site->tls) {
+		site->server.tls = site->tls->tls;
+		site->server.tls_is_optional = true;
+	}
 	site->listener = (struct listener){.fd = sim_listen(crew->sim)};
 	site->visit = visit;
 	sim_start(crew->sim, 0, &site->director_start, director_main, site);

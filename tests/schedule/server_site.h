@@ -14,6 +14,7 @@
 #include "runtime/listener.h"
 #include "server/server.h"
 #include "tests/crash/crew.h"
+#include "tests/tls_pair.h"
 
 #define SITE_EXPORT "disk"
 
@@ -21,6 +22,7 @@ struct site {
 	struct crew *crew;
 	uint64_t stop_after_ns;	/* 0: the server stops after the visit */
 	void *arg;		/* the visit's own */
+	struct tls_pairs *tls;	/* for clients that want TLS, or NULL */
 
 	/* For clients to look at. */
 	struct server server;
@@ -40,7 +42,7 @@ struct site {
  * Serves the crew's open image while visit runs as a coroutine on the clients'
  * loop, then stops the server, which closes the image.  Notes a failure of the
  * crew if that does not come to an end, or if anything is left behind.  The
- * first three fields of site are the caller's to set.
+ * first four fields of site are the caller's to set.
  */
 void site_play(struct site *site, void (*visit)(struct site *site));
 

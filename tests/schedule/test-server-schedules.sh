@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 #
 # Guards what clients of one server may do to each other and to it: 1,000
-# random schedules of clients, network, server and disk in one simulated
-# world; and that an equal seed gives equal events, in the same process and in
-# another.  server_schedules.c says which faults that is about.
+# random schedules of clients, with TLS and without, network, server and disk in
+# one simulated world; and that an equal seed gives equal events, in the same
+# process and in another.  server_schedules.c says which faults that is about.
 #
 # QNBD_SEED is the first seed, TEST_ROUNDS multiplies the number of schedules.
 # A failure prints its seed, and the command that plays it again.

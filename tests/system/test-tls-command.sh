@@ -3,7 +3,8 @@
 #
 # Guards `qnbd tls` against certificates that other programs' TLS refuses, keys
 # that others may read, names that become something else in a certificate, a
-# renewal that changes the authority, and problems that `show` does not see.
+# renewal that changes the authority or, when it is interrupted, leaves a key
+# that is not the certificate's, and problems that `show` does not see.
 . "${abs_top_srcdir:-.}/tests/functions.sh"
 requires openssl certtool qemu-nbd qemu-img nbdinfo
 
@@ -30,6 +31,7 @@ usage_error 'tls client takes one NAME$' client --dir d
 usage_error '--host is for tls init$' client --dir d --host h name
 usage_error '--json is for tls show$' init --dir d --host h --json
 usage_error '--renew is for tls init and tls client$' show --dir d --renew
+usage_error '--new-key is for --renew$' init --dir d --host h --new-key
 usage_error '--days is for tls init and tls client$' show --dir d --days 9
 expect_status 1 "$QNBD" tls init --dir d --host 'x,IP:10.0.0.1'
 expect_text "$tmp/err" '^qnbd: x,IP:10.0.0.1 is no host name'
@@ -78,6 +80,8 @@ expect_text size '^1048576$'
 
 echo "nothing is replaced unasked, and a renewal keeps the authority:"
 cp -a d before
+# The same file by another name, to know it again.
+ln d/server-key.pem same-key
 expect_status 1 "$QNBD" tls init --dir d --host localhost
 expect_text "$tmp/err" 'add --renew$'
 expect_status 1 "$QNBD" tls client --dir d alice
@@ -89,11 +93,73 @@ expect_status 1 "$QNBD" tls init --dir d --host localhost
 mv away.pem d/ca-key.pem
 expect_status 0 "$QNBD" tls init --dir d --host example.com --renew
 cmp d/ca-cert.pem before/ca-cert.pem
-if cmp -s d/server-key.pem before/server-key.pem; then
-	fail "renewed with the old key"
-fi
+expect_text "$tmp/out" '^d/server-cert.pem is renewed; a server that runs takes'
 openssl verify -verify_hostname example.com -CAfile d/ca-cert.pem \
     d/server-cert.pem
+
+# match DIR WHOSE: the certificate is the key's.
+match()
+{
+	openssl x509 -noout -pubkey -in "$1/$2-cert.pem" >one
+	openssl pkey -pubout -in "$1/$2-key.pem" >two
+	cmp one two || fail "$1: the key is not the certificate's"
+}
+
+echo "the key stays, so that nothing that comes between parts the two:"
+cmp d/server-key.pem before/server-key.pem
+[ "$(stat -c %i d/server-key.pem)" = "$(stat -c %i same-key)" ] ||
+    fail "the key was written again"
+match d server
+expect_status 0 "$QNBD" tls client --dir d alice --renew --days 7
+cmp d/alice/client-key.pem before/alice/client-key.pem
+match d/alice client
+for ((thousandths = 1; thousandths <= 20; thousandths++)); do
+	(timeout -s KILL "$(printf '0.%03d' "$thousandths")" "$QNBD" tls init \
+	    --dir d --host example.com --renew || :) >out 2>&1
+	match d server
+done
+
+echo "or is replaced, too:"
+expect_status 0 "$QNBD" tls init --dir d --host example.com --renew --new-key
+expect_text "$tmp/out" 'is renewed, with a new key;'
+if cmp -s d/server-key.pem before/server-key.pem; then
+	fail "the key stayed"
+fi
+match d server
+expect_status 0 "$QNBD" tls client --dir d alice --renew --new-key
+if cmp -s d/alice/client-key.pem before/alice/client-key.pem; then
+	fail "the client's key stayed"
+fi
+match d/alice client
+
+echo "what an interrupted run leaves is mended as it says:"
+cp before/server-cert.pem d/
+qemu-img create -q -f qcow2 disk.qcow2 1M
+expect_status 1 "$QNBD" serve --tls d -u x.sock disk.qcow2
+expect_text "$tmp/err" 'server-key.pem: it is not the key of server-cert.pem'
+expect_text "$tmp/err" 'qnbd tls init --dir d --renew --host NAME$'
+expect_status 1 "$QNBD" tls show --dir d
+expect_text "$tmp/out" '^problem: d/server-key.pem is not the key of .*--renew$'
+expect_status 0 "$QNBD" tls init --dir d --renew --host example.com
+match d server
+rm d/server-cert.pem
+expect_status 0 "$QNBD" tls init --dir d --renew --host example.com
+match d server
+rm d/server-key.pem
+expect_status 0 "$QNBD" tls init --dir d --renew --host example.com
+match d server
+echo junk >d/server-key.pem
+expect_status 1 "$QNBD" tls init --dir d --renew --host example.com
+expect_text "$tmp/err" 'add --new-key$'
+expect_status 0 "$QNBD" tls init --dir d --renew --new-key --host example.com
+match d server
+mkdir half
+cp d/ca-key.pem half/
+expect_status 1 "$QNBD" tls init --dir half --host localhost
+expect_text "$tmp/err" 'rm half/ca-key.pem, then run this again$'
+rm half/ca-key.pem
+expect_status 0 "$QNBD" tls init --dir half --host localhost
+[ -z "$(find d half -name '*.new')" ] || fail "something is left beside"
 
 echo "shown:"
 expect_status 0 "$QNBD" tls show --dir d
@@ -107,7 +173,7 @@ chmod 644 d/server-key.pem
 show_has d 'server-key.pem may be read by others: chmod 600 d/server-key.pem$'
 chmod 600 d/server-key.pem
 cp before/server-key.pem d/
-show_has d 'd/server-key.pem is not the key of d/server-cert.pem$'
+show_has d 'd/server-key.pem is not the key of d/server-cert.pem;'
 echo junk >d/server-key.pem
 show_has d 'd/server-key.pem holds no private key '
 rm d/server-key.pem

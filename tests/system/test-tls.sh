@@ -67,6 +67,7 @@ expect_text out '^protocol: .* with TLS'
 stays_out "$uri" 'why="client disconnected"'
 expect_text err 'requires TLS'
 stays_out "$(tls_uri stranger)" 'why="TLS: .*certificate was refused'
+expect_text err 'fatal alert has been received'
 stays_out "$(tls_uri expired)" 'certificate was refused: certificate has exp'
 # GnuTLS has no certificate to show.
 mkdir "$pki/nobody"
@@ -164,6 +165,7 @@ expect_status 0 timeout 30 qemu-io --object \
     "tls-creds-psk,id=tls,endpoint=client,dir=$pki,username=alice" \
     --image-opts "driver=nbd,path=$sock,tls-creds=tls" -c 'read -P 7 0 3M'
 stays_out "$(psk_uri wrong.psk)" 'why="TLS: '
+expect_text err 'fatal alert has been received'
 sed 's/alice/bob/' "$pki/keys.psk" >"$pki/bob.psk"
 stays_out "$(psk_uri bob.psk bob)" 'why="TLS: '
 stays_out "$(tls_uri client)" 'why="TLS: '
@@ -248,6 +250,44 @@ wait "$stays" || fail "the client that stayed, status $?"
 }
 stop_qnbd
 
+# refuses_file NAME REGEX: on SIGHUP, what stands there in place of the file.
+refuses_file()
+{
+	local before
+	before=$(wc -l <"$log")
+	kill -HUP "$pid"
+	expect_new_line "are not used.*$1.pem.*$2" "$before"
+	rm "$pki/odd/$1.pem"
+	[ ! -e "$pki/server/$1.pem" ] || cp "$pki/server/$1.pem" "$pki/odd/"
+}
+
+echo "what is no file, or no end of one, holds up nothing:"
+cp -r "$pki/server" "$pki/odd"
+start_qnbd --tls "$pki/odd" disk.qcow2
+for name in server-cert server-key ca-cert ca-crl; do
+	rm -f "$pki/odd/$name.pem"
+	mkfifo "$pki/odd/$name.pem"
+	refuses_file "$name" 'it is no regular file'
+	ln -s /dev/zero "$pki/odd/$name.pem.link"
+	mv "$pki/odd/$name.pem.link" "$pki/odd/$name.pem"
+	refuses_file "$name" 'it is no regular file'
+	rm -f "$pki/odd/$name.pem"
+	truncate -s 1T "$pki/odd/$name.pem"
+	refuses_file "$name" 'has more than'
+done
+: >"$pki/odd/ca-crl.pem"
+refuses_file ca-crl 'it is no list of revoked certificates$'
+: >"$pki/odd/server-cert.pem"
+refuses_file server-cert 'it is no certificate for a server'
+before=$(wc -l <"$log")
+kill -HUP "$pid"
+expect_new_line 'TLS files read again' "$before"
+gets_in "$(tls_uri client)"
+mkfifo "$pki/odd/ca-crl.pem"
+kill -HUP "$pid"
+kill -TERM "$pid"
+wait_qnbd 0
+
 echo "clients stuck in the handshake hold up nobody:"
 start_qnbd --tls "$pki/server" --threads 1 disk.qcow2
 "$top/tests/system/tls_peer.py" "$sock" "$pki/client" --stuck 200 >stuck.out &
@@ -302,6 +342,9 @@ complains 'it is not the key of server-cert.pem' 1 --tls "$pki/mixed"
 openssl pkey -in "$pki/server/server-key.pem" -aes128 -passout pass:x \
     -out "$pki/mixed/server-key.pem"
 complains 'no private key without a passphrase' 1 --tls "$pki/mixed"
+mkfifo fifo
+complains 'odd/ca-crl.pem: it is no regular file' 1 --tls "$pki/odd"
+complains 'cannot read fifo: it is no regular file' 1 --tls-psk fifo
 cp "$pki/expired/client-cert.pem" "$pki/mixed/server-cert.pem"
 complains 'has expired' 1 --tls "$pki/mixed"
 printf 'alice:0123\n' >short.psk

@@ -93,6 +93,18 @@ START_TEST(test_other_journal_stream)
 }
 END_TEST
 
+START_TEST(test_arguments_forge_no_lines)
+{
+	int fd = capture();
+
+	log_info("a file=%s", "x\nqnbd: stopped\r\x1b[2J\x7f\t\xc2\x9bK "
+	    "\xc3\xa9");
+	log_info("two\nof %s", "x\x1b");
+	ck_assert_str_eq(captured(fd), "qnbd: a file=x?qnbd: stopped??[2J??"
+	    "\xc2?K \xc3\xa9\nqnbd: two\nqnbd: of x?\n");
+}
+END_TEST
+
 START_TEST(test_level)
 {
 	int fd = capture();
@@ -342,6 +354,7 @@ main(void)
 	tcase_add_test(tcase, test_terminal_prefix);
 	tcase_add_test(tcase, test_journal_priority);
 	tcase_add_test(tcase, test_other_journal_stream);
+	tcase_add_test(tcase, test_arguments_forge_no_lines);
 	tcase_add_test(tcase, test_level);
 	tcase_add_test(tcase, test_long_line_is_cut);
 	tcase_add_test(tcase, test_stalled_reader);

@@ -2,11 +2,13 @@
 /*
  * Workers.  Guards against: a job that runs on the loop's own thread (and
  * holds it up), a job lost or run twice, a result that comes back to the wrong
- * loop, and a pool that cannot be started again.
+ * loop, a pool that cannot be started again, and a crowd of humble jobs (TLS
+ * handshakes) that other work has to wait for, or the other way round.
  */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
+#include "runtime/thread.h"
 #include "runtime/worker.h"
 #include "tests/unit/test_runtime.h"
 
@@ -138,6 +140,123 @@ START_TEST(test_two_loops)
 }
 END_TEST
 
+/* ---- humble jobs ---- */
+
+#define CROWD 200
+
+static atomic_uint humble_begun;
+
+static void
+be_humble(void *unused)
+{
+	(void)unused;
+	atomic_fetch_add(&humble_begun, 1);
+	usleep(1000);
+}
+
+static co_fn void
+run_humbly(void *unused)
+{
+	worker_run_humbly(be_humble, unused);
+}
+
+static void
+count_humble(void *count)
+{
+	*(unsigned *)count = atomic_load(&humble_begun);
+}
+
+static co_fn void
+run_behind_a_crowd(void *unused)
+{
+	for (unsigned i = 0; i < CROWD; i++)
+		test_spawn(run_humbly, unused);
+	/* Let them all queue up. */
+	loop_sleep(2000000);
+	for (unsigned i = 0; i < 10; i++) {
+		unsigned before = atomic_load(&humble_begun), then;
+
+		worker_run(count_humble, &then);
+		/* Some began before it was queued, and in its own time. */
+		ck_assert_uint_lt(then, before + CROWD / 4);
+	}
+}
+
+START_TEST(test_a_crowd_holds_up_nobody)
+{
+	test_run(run_behind_a_crowd, NULL);
+	worker_stop();
+	ck_assert_uint_eq(atomic_load(&humble_begun), CROWD);
+}
+END_TEST
+
+static void
+wait_as_a_crowd(void *unused)
+{
+	atomic_fetch_add(&humble_begun, 1);
+	wait_for_release(unused);
+}
+
+static co_fn void
+run_as_a_crowd(void *unused)
+{
+	worker_run_humbly(wait_as_a_crowd, unused);
+}
+
+static co_fn void
+run_beside_a_crowd(void *unused)
+{
+	for (unsigned i = 0; i < CROWD; i++)
+		test_spawn(run_as_a_crowd, unused);
+	while (atomic_load(&humble_begun) == 0)
+		loop_sleep(1000000);
+	loop_sleep(20000000);
+	ck_assert_uint_le(atomic_load(&humble_begun), thread_cpus() / 2);
+	run_one(unused);
+	atomic_store(&released, true);
+}
+
+/* Though none of them comes to its end. */
+START_TEST(test_half_of_the_threads_stay_free)
+{
+	if (thread_cpus() == 1)
+		return;
+	test_run(run_beside_a_crowd, NULL);
+	worker_stop();
+	ck_assert_uint_eq(atomic_load(&humble_begun), CROWD);
+}
+END_TEST
+
+static void
+be_busy(void *unused)
+{
+	(void)unused;
+	usleep(1000);
+}
+
+static co_fn void
+run_on_and_on(void *unused)
+{
+	while (atomic_load(&humble_begun) < 10)
+		worker_run(be_busy, unused);
+}
+
+static co_fn void
+run_many_and_ten(void *unused)
+{
+	for (unsigned i = 0; i < CROWD; i++)
+		test_spawn(run_on_and_on, unused);
+	for (unsigned i = 0; i < 10; i++)
+		worker_run_humbly(be_humble, unused);
+}
+
+START_TEST(test_humble_jobs_have_their_turn)
+{
+	test_run(run_many_and_ten, NULL);
+	worker_stop();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -150,6 +269,9 @@ main(void)
 	tcase_add_test(tcase, test_start_again);
 	tcase_add_test(tcase, test_loop_goes_on);
 	tcase_add_test(tcase, test_two_loops);
+	tcase_add_test(tcase, test_a_crowd_holds_up_nobody);
+	tcase_add_test(tcase, test_half_of_the_threads_stay_free);
+	tcase_add_test(tcase, test_humble_jobs_have_their_turn);
 	suite_add_tcase(suite, tcase);
 	return test_main(suite);
 }
