@@ -370,9 +370,9 @@ take_arguments(const struct command *command, struct convert_call *call,
 	if (!code)
 		code = new_backing_take(command, arguments->backing,
 		    arguments->backing_format, &call->options);
-	for (unsigned i = 0; i < arguments->options.count && !code; i++)
-		code = create_options_parse(command,
-		    arguments->options.list[i], &call->options);
+	if (!code)
+		code = create_options_parse(command, &arguments->options,
+		    &call->options);
 	if (!code && arguments->compress && (call->options.encrypted ||
 	    call->options.preallocation != CREATE_OFF))
 		return options_complain(command, "-c does not go with "

@@ -122,10 +122,10 @@ take_arguments(const struct command *command, struct create_call *call,
 		return code;
 	code = new_backing_take(command, arguments->backing,
 	    arguments->backing_format, &call->options);
-	for (unsigned i = 0; i < arguments->options.count && !code; i++)
-		code = create_options_parse(command,
-		    arguments->options.list[i], &call->options);
-	return code;
+	if (code)
+		return code;
+	return create_options_parse(command, &arguments->options,
+	    &call->options);
 }
 
 static void

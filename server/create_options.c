@@ -257,8 +257,8 @@ set_one(const struct command *command, char *word,
 	    nearest ? "?" : "");
 }
 
-int
-create_options_parse(const struct command *command, const char *text,
+static int
+set_some(const struct command *command, const char *text,
     struct create_options *options)
 {
 	char *copy = strdup(text);
@@ -270,5 +270,16 @@ create_options_parse(const struct command *command, const char *text,
 	while (!code && (word = strsep(&rest, ",")))
 		code = set_one(command, word, options);
 	free(copy);
+	return code;
+}
+
+int
+create_options_parse(const struct command *command,
+    const struct option_texts *texts, struct create_options *options)
+{
+	int code = 0;
+
+	for (unsigned i = 0; i < texts->count && !code; i++)
+		code = set_some(command, texts->list[i], options);
 	return code;
 }

@@ -15,10 +15,11 @@
 extern const struct create_options create_options_default;
 
 /*
- * Takes "name=value,name=value"; the last one given rules.  0, or EXIT_USAGE
- * after saying what is wrong.  Whether the values go together is not judged.
+ * Takes texts of "name=value,name=value"; the last one given rules.  0, or
+ * EXIT_USAGE after saying what is wrong.  Whether the values go together is not
+ * judged.
  */
-int create_options_parse(const struct command *command, const char *text,
-    struct create_options *options);
+int create_options_parse(const struct command *command,
+    const struct option_texts *texts, struct create_options *options);
 
 #endif

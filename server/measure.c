@@ -289,7 +289,6 @@ take_arguments(const struct command *command, struct measure_call *call,
     int count, char **words)
 {
 	const struct measure_arguments *arguments = call->arguments;
-	int code = 0;
 
 	if (count + (arguments->size >= 0) != 1)
 		return options_complain(command,
@@ -301,10 +300,8 @@ take_arguments(const struct command *command, struct measure_call *call,
 	if (arguments->output_format == IMAGE_RAW &&
 	    arguments->options.count > 0)
 		return options_complain(command, "a raw image has no settings");
-	for (unsigned i = 0; i < arguments->options.count && !code; i++)
-		code = create_options_parse(command,
-		    arguments->options.list[i], &call->options);
-	return code;
+	return create_options_parse(command, &arguments->options,
+	    &call->options);
 }
 
 static int
