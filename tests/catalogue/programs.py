@@ -18,7 +18,8 @@ import time
 
 import wire
 from case import Failure, check
-from servers import SANITIZER_MARKS, Unoffered
+from launch import SANITIZER_MARKS
+from servers import Unoffered
 
 SANITIZED = bool(os.environ.get("QNBD_SANITIZE", "").strip())
 # Nothing depends on speed: this only bounds how long a failure takes.
@@ -51,7 +52,7 @@ class Done:
         check(self.status >= 0, f"{self.command}: killed by signal "
               f"{-self.status}: {self.errors[-400:]}")
         for mark in SANITIZER_MARKS:
-            check(mark.decode() not in self.errors,
+            check(mark not in self.errors,
                   f"{self.command}: {self.errors[-2000:]}")
         check(self.cpu_seconds <= cpu_seconds, f"{self.command}: "
               f"{self.cpu_seconds:.1f} s of CPU time")
@@ -115,8 +116,7 @@ class Serving:
 
     def client(self):
         client = wire.Client(self.address, WALL_SECONDS)
-        client.greeting()
-        client.send_flags(wire.FLAG_FIXED_NEWSTYLE | wire.FLAG_NO_ZEROES)
+        client.begin()
         reply = client.go(b"")
         check(reply.kind == wire.REP_ACK, f"GO got {reply}")
         return client

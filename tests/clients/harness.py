@@ -29,6 +29,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 
 import wire  # noqa: E402
 from case import Failure, Unmet, check, check_equal  # noqa: E402
+from launch import SANITIZER_MARKS, start_qnbd, wait_until  # noqa: E402
 
 SANITIZED = bool(os.environ.get("QNBD_SANITIZE", "").strip())
 LONG = bool(os.environ.get("QNBD_LONG", ""))
@@ -41,8 +42,6 @@ CLIENT_SECONDS = 60
 FREED_SECONDS = 1
 FREED_LATE_SECONDS = 15
 
-SANITIZER_MARKS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer",
-                   "WARNING: ThreadSanitizer", "runtime error:")
 LOG_LINES = 20
 PR_SET_PDEATHSIG = 1
 
@@ -82,16 +81,6 @@ def one_in(plain, sanitized):
     if step > 1:
         leave_out(f"all but one in {step}")
     return step
-
-
-def wait_until(condition, seconds):
-    """Whether condition came true within seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def create_image(path, size, *options):
@@ -137,18 +126,12 @@ class Server:
         self.ignored = ignored
         self.unix = os.path.abspath(f"clients{Server.count}.sock")
         self.log_path = f"clients{Server.count}.log"
-        ready, told = os.pipe()
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(
-                [*prefix, os.environ["QNBD"], "serve", "--listen",
-                 f"unix:{self.unix}", "--listen", listen, "--ready-fd",
-                 str(told), *options, image], stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=log, pass_fds=[told],
+            self.process, listens = start_qnbd(
+                ["--listen", f"unix:{self.unix}", "--listen", listen,
+                 *options, image], log, START_SECONDS, prefix,
                 preexec_fn=self.prepare)
-        os.close(told)
-        with open(ready, "rb") as pipe:
-            word = pipe.read()
-        if word != b"\n":
+        if not listens:
             self.kill()
             raise Failure(f"the server did not start: {self.log_tail()}")
         self.pid = self.process.pid
@@ -225,8 +208,7 @@ class Server:
 
     def haggle(self, address=None):
         client = self.connect(address)
-        client.greeting()
-        client.send_flags(wire.FLAG_FIXED_NEWSTYLE | wire.FLAG_NO_ZEROES)
+        client.begin()
         return client
 
     def open(self, address=None):

@@ -26,7 +26,8 @@ import traceback
 import case as cases
 import wire
 from images import Store
-from servers import SERVERS, StartFailed, Running, Unoffered, wait_until
+from launch import wait_until
+from servers import SERVERS, StartFailed, Running, Unoffered
 
 # The order of the import is the order of the cases.
 import handshake            # noqa: F401

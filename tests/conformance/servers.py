@@ -36,16 +36,13 @@ import time
 
 import wire
 from images import IMAGES, FAULT_START, SCRATCH_START
+from launch import SANITIZER_MARKS, wait_until
 from wire import MIB
 
 START_SECONDS = 10
 STOP_SECONDS = 20
-POLL_SECONDS = 0.02
 GROWTH_BYTES = MIB
 LOG_LINES = 4
-# Marks of the sanitizers in what a server wrote to its standard error.
-SANITIZER_MARKS = (b"ERROR: AddressSanitizer", b"ERROR: LeakSanitizer",
-                   b"WARNING: ThreadSanitizer", b"runtime error:")
 
 TLS_SETTINGS = ("tls", "selective")
 SETTING_IMAGES = {"two": ["alpha", "beta"], "selective": ["alpha", "beta"],
@@ -66,16 +63,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def wait_until(condition, seconds):
-    """Whether condition came true within seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_SECONDS)
-    return True
 
 
 class Daemon:
@@ -259,7 +246,7 @@ class Running:
     def sanitizer_report(self):
         log = self.log()
         for mark in SANITIZER_MARKS:
-            at = log.find(mark)
+            at = log.find(mark.encode())
             if at >= 0:
                 return log[at:at + 1000].decode("utf-8", "replace")
         return None

@@ -490,6 +490,11 @@ class Client:
     def send_flags(self, flags):
         self.send(struct.pack(">I", flags))
 
+    def begin(self):
+        """Up to the first option, as any client of today does it."""
+        self.greeting()
+        self.send_flags(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES)
+
     def send_option(self, option, data=b"", length=None, magic=IHAVEOPT):
         self.send(pack_option(option, data, length, magic))
 

@@ -51,8 +51,7 @@ def use(server):
     """Errors of a client's whole session; an error ends none of it."""
     errors = collections.Counter()
     client = wire.Client(server.socket, timeout=SECONDS_MAX)
-    client.greeting()
-    client.send_flags(wire.FLAG_FIXED_NEWSTYLE | wire.FLAG_NO_ZEROES)
+    client.begin()
     client.option(wire.OPT_LIST)
     client.structured_reply()
     client.set_contexts(b"", [wire.BASE_ALLOCATION])

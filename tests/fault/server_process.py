@@ -11,13 +11,13 @@ each reply back as an error number.
 import mmap
 import os
 import pathlib
-import select
 import signal
 import struct
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "conformance"))
+import launch  # noqa: E402
 import wire  # noqa: E402
 
 # Long, because the machine may be busy; nothing waits for it to pass.
@@ -78,24 +78,11 @@ class Server:
     def __init__(self, directory, arguments, control=None, stderr=None):
         self.socket = os.path.join(directory, "server.sock")
         self.log_path = os.path.join(directory, "server.log")
-        self.ready = False
-        reader, writer = os.pipe()
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(
-                [os.environ["QNBD"], "serve", "-u", self.socket,
-                 "--ready-fd", str(writer)] + arguments,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=log if stderr is None else stderr,
-                pass_fds=[writer], env=environment(control))
-        os.close(writer)
-        try:
-            if select.select([reader], [], [], SECONDS_MAX)[0]:
-                self.ready = os.read(reader, 1) == b"\n"
-            else:
-                self.kill()
-                raise Failed("it neither listens nor ends")
-        finally:
-            os.close(reader)
+            self.process, self.ready = launch.start_qnbd(
+                ["-u", self.socket, *arguments],
+                log if stderr is None else stderr, SECONDS_MAX,
+                env=environment(control))
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
@@ -128,8 +115,7 @@ class Server:
 def connect(server, name=b""):
     """A client in transmission, with structured replies and block status."""
     client = wire.Client(server.socket, timeout=SECONDS_MAX)
-    client.greeting()
-    client.send_flags(wire.FLAG_FIXED_NEWSTYLE | wire.FLAG_NO_ZEROES)
+    client.begin()
     client.structured_reply()
     client.set_contexts(name, [wire.BASE_ALLOCATION])
     reply = client.go(name)

@@ -27,8 +27,7 @@ FLUSH_EVERY = 50
 
 def connect(path):
     client = wire.Client(path, timeout=30)
-    client.greeting()
-    client.send_flags(wire.FLAG_FIXED_NEWSTYLE | wire.FLAG_NO_ZEROES)
+    client.begin()
     client.go(b"")
     return client
 
