@@ -176,7 +176,7 @@ reserve_clusters(const struct image *image)
  * nobody has clusters of the run yet.
  */
 co_fn static int
-extend_file(struct image *image, uint64_t end_cluster)
+extend_file(struct image *image, uint64_t start, uint64_t end_cluster)
 {
 	static const char zeros[512];
 	uint64_t end = end_cluster << image->cluster_bits;
@@ -187,8 +187,8 @@ extend_file(struct image *image, uint64_t end_cluster)
 		return 0;
 	if (file_end < 0)
 		return (int)file_end;
-	err = file_make_room(image->file, (uint64_t)file_end,
-	    end - (uint64_t)file_end);
+	start <<= image->cluster_bits;
+	err = file_make_room(image->file, start, end - start);
 	if (err == -EOPNOTSUPP)
 		err = file_pwrite(image->file, zeros, sizeof(zeros),
 		    end - sizeof(zeros), 0);
@@ -237,7 +237,7 @@ extend_reserve(struct image *image)
 		return err;
 	}
 	image_extend(image);
-	err = extend_file(image, start + run);
+	err = extend_file(image, start, start + run);
 	if (err) {
 		alloc_give_back(image, start << image->cluster_bits, run);
 		return err;
@@ -359,9 +359,13 @@ alloc_clusters(struct image *image, uint64_t want,
 		if (allocator->free_count > 0)
 			continue;
 		err = make_reserve(image);
-		/* A full device may have room that was not found yet. */
-		if (err == -ENOSPC &&
-		    allocator->scan_next < allocator->scan_end)
+		/*
+		 * A full device may have room that was not found yet.  A file
+		 * may become longer, but not by a reserve, whose clusters are
+		 * among the free runs by now.
+		 */
+		if (err == -ENOSPC && (allocator->free_count > 0 ||
+		    allocator->scan_next < allocator->scan_end))
 			continue;
 		if (err)
 			return err;
