@@ -7,12 +7,14 @@
  * back; a write that is in flight where the disk is being cut, and lands in
  * somebody else's cluster; zeros that cover what was written behind an end that
  * is none any more; a resize that a snapshot's moment meets half way; FUA that
- * is answered behind an end that the disk does not have, stably.
+ * is answered behind an end that the disk does not have, stably; what a cut
+ * that failed leaves uncounted, and nobody repairs.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/create.h"
 #include "qcow2/entry.h"
+#include "qcow2/header.h"
 #include "runtime/loop.h"
 #include "tests/schedule/pause.h"
 #include "tests/schedule/races.h"
@@ -283,6 +285,65 @@ START_TEST(fua_after_a_failed_switch)
 }
 END_TEST
 
+/* ---- a cut that fails half way ---- */
+
+#define L1_AT 40
+#define FEATURES_AT 72
+#define LAZY_AT 80
+
+static const struct failing_cut {
+	unsigned kind;
+	uint64_t at;		/* what fails: an entry of the L1 table, or */
+	bool is_table;		/* one of the tables that go */
+} failing_cuts[] = {
+	{FILE_SIM_WRITE, ENTRY_BYTES, false},
+	{FILE_SIM_READ, FAR, true},
+};
+
+co_fn static void
+cut_with_failure(struct world *world)
+{
+	const struct failing_cut *failing = world->arg;
+	struct request cut = resize_to(CLUSTER, CREATE_OFF);
+	struct file_sim_fault fault = {
+		.kinds = failing->kind, .nth = 1, .result = -EIO,
+		.offset = failing->is_table ?
+		    world_l2_entry(world, failing->at) :
+		    world_peek64(world, L1_AT) + failing->at,
+		.length = ENTRY_BYTES,
+	};
+
+	/* Something is allocated, so it is dirty. */
+	world_write(world, A + 4 * CLUSTER, CLUSTER, 0x11);
+	file_sim_fail(world->disk, &fault);
+	request_start(world, 0, &cut);
+	ck_assert_int_eq(request_wait(&cut), -EIO);
+	ck_assert_uint_eq(file_sim_failed(world->disk), 1);
+}
+
+/* Every table that was given up, but for the one that could not be read. */
+START_TEST(what_a_failed_cut_leaks_is_repaired)
+{
+	struct world_options options = {
+		.seed = (uint64_t)_i / 2, .disk_bytes = ODD_BYTES,
+	};
+	struct world world;
+
+	world_prepare(&world, &options, prepare_tables);
+	world_poke64(&world, LAZY_AT, HEADER_LAZY_REFCOUNTS);
+	world.arg = (void *)&failing_cuts[_i % 2];
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, cut_with_failure);
+	ck_assert_int_eq(world_close(&world), 0);
+	ck_assert_uint_eq(world_peek64(&world, FEATURES_AT), HEADER_DIRTY);
+	if (failing_cuts[_i % 2].is_table)
+		ck_assert_uint_eq(world_check(&world).leaks, 1);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, flush_all);
+	world_finish(&world);
+}
+END_TEST
+
 /* ---- beside snapshots ---- */
 
 /* The one that comes second waits for the other; each has its length. */
@@ -339,6 +400,8 @@ main(void)
 	tcase_add_loop_test(tests, zeros_to_the_end_while_it_grows, 0,
 	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, fua_after_a_failed_switch, 0, RACE_SEEDS);
+	tcase_add_loop_test(tests, what_a_failed_cut_leaks_is_repaired, 0,
+	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, a_snapshot_while_the_disk_grows, 0,
 	    RACE_SEEDS);
 	suite_add_tcase(suite, tests);
