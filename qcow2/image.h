@@ -106,7 +106,10 @@ co_fn int image_open_file(struct file *file,
  */
 co_fn int image_close(struct image *image);
 
-/* Facts that do not change while it is open. */
+/*
+ * Facts.  While it is open only resizing, applying a snapshot and opening anew
+ * change any: the length, whether it is writable, what is below.
+ */
 uint64_t image_size_bytes(const struct image *image);
 uint32_t image_cluster_bytes(const struct image *image); /* raw: 64 KiB */
 bool image_writable(const struct image *image);

@@ -285,6 +285,53 @@ START_TEST(fua_after_a_failed_switch)
 }
 END_TEST
 
+/*
+ * The length is the new one for all, and the header is being written: what is
+ * made stable by then, where the disk is new, needs the header, too.
+ */
+co_fn static void
+flush_while_the_header_is_written(struct world *world)
+{
+	struct request grow = resize_to(FULL_BYTES, CREATE_OFF);
+	struct request write = request_of(ACTION_WRITE, DISK_BYTES, CLUSTER,
+	    0x22, *(unsigned *)world->arg);
+	struct request flush = request_of(ACTION_FLUSH, 0, 0, 0, 0);
+	struct file_sim_hold hold = {
+		.kinds = FILE_SIM_WRITE, .offset = SIZE_AT, .length = 8,
+	};
+
+	file_sim_hold(world->disk, &hold);
+	request_start(world, 0, &grow);
+	file_sim_await(&hold, 1);
+	ck_assert_uint_eq(image_size_bytes(world->image), FULL_BYTES);
+	request_start(world, 1, &write);
+	pause_world();
+	ck_assert(write.done == !write.flags);
+	request_start(world, 1, &flush);
+	pause_world();
+	ck_assert(!flush.done && !grow.done);
+	ck_assert_uint_eq(world_peek64(world, SIZE_AT), DISK_BYTES);
+	file_sim_release(world->disk, &hold);
+	request_finish(write.flags ? &write : &flush);
+	ck_assert_uint_eq(world_peek64(world, SIZE_AT), FULL_BYTES);
+	request_finish(write.flags ? &flush : &write);
+	request_finish(&grow);
+}
+
+START_TEST(flush_behind_an_end_that_is_on_its_way)
+{
+	struct world_options options = options_of(_i / 2);
+	unsigned flags = _i % 2 ? IMAGE_FUA : 0;
+	struct world world;
+
+	world_prepare(&world, &options, prepare);
+	world.arg = &flags;
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, flush_while_the_header_is_written);
+	world_finish(&world);
+}
+END_TEST
+
 /* ---- a cut that fails half way ---- */
 
 #define L1_AT 40
@@ -400,6 +447,8 @@ main(void)
 	tcase_add_loop_test(tests, zeros_to_the_end_while_it_grows, 0,
 	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, fua_after_a_failed_switch, 0, RACE_SEEDS);
+	tcase_add_loop_test(tests, flush_behind_an_end_that_is_on_its_way, 0,
+	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, what_a_failed_cut_leaks_is_repaired, 0,
 	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, a_snapshot_while_the_disk_grows, 0,
