@@ -216,19 +216,24 @@ grow_raw(struct image *image, uint64_t size_bytes,
 	return 0;
 }
 
+/*
+ * A write that lands after the cut would make the file longer again.  Where
+ * there is no gate, the door keeps such away.
+ */
 co_fn static int
 shrink_raw(struct image *image, uint64_t size_bytes)
 {
 	int err;
 
-	image->usable_bytes = size_bytes;
+	door_close(&image->door);
+	door_wait_empty(&image->door);
 	err = file_truncate(image->file, size_bytes);
-	if (err) {
-		image->usable_bytes = image->size_bytes;
-		return err;
+	if (!err) {
+		image->size_bytes = size_bytes;
+		image->usable_bytes = size_bytes;
 	}
-	image->size_bytes = size_bytes;
-	return image_flush(image);
+	door_open(&image->door);
+	return err ? err : image_flush(image);
 }
 
 co_fn static int
@@ -251,6 +256,8 @@ resize_raw_alone(struct image *image, const struct image_resize *how)
 	monitor_enter(&image->monitor);
 	co_mutex_lock(&image->gate.operation);
 	err = gate_refuses(image);
+	if (!err && image->failed)
+		err = -EIO;
 	monitor_leave(&image->monitor);
 	if (!err)
 		err = resize_raw(image, how);

@@ -8,7 +8,8 @@
  * somebody else's cluster; zeros that cover what was written behind an end that
  * is none any more; a resize that a snapshot's moment meets half way; FUA that
  * is answered behind an end that the disk does not have, stably; what a cut
- * that failed leaves uncounted, and nobody repairs.
+ * that failed leaves uncounted, and nobody repairs; a write to a raw image that
+ * makes it as long as it was after it was cut, or is lost where it was not.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -431,6 +432,120 @@ START_TEST(a_snapshot_while_the_disk_grows)
 }
 END_TEST
 
+/* ---- raw images ---- */
+
+/* For the requests of a test; what the world had before is returned. */
+co_fn static struct image *
+put_raw_image(struct world *world, struct file **diskp)
+{
+	struct image_options options = {
+		.format = IMAGE_RAW, .writable = true, .loops = 2,
+	};
+	struct image *was = world->image;
+	struct file *file;
+
+	ck_assert_int_eq(file_sim_create(world->sim, "raw", LONG, diskp), 0);
+	ck_assert_int_eq(file_sim_open(*diskp, &file), 0);
+	ck_assert_int_eq(image_open_file(file, &options, &world->image,
+	    &world->error), 0);
+	return was;
+}
+
+static bool
+is_value(const struct file_sim_op *op, void *arg)
+{
+	return is_all(op->iov[0].iov_base, 1, *(uint8_t *)arg);
+}
+
+/* Two writes are under way, over the new end and behind it. */
+co_fn static void
+cut_raw_beside_writes(struct world *world)
+{
+	struct request over = request_of(ACTION_WRITE, SHORT - HALF, CLUSTER,
+	    0x22, 0);
+	struct request behind = request_of(ACTION_WRITE, FAR, CLUSTER, 0x22,
+	    0);
+	struct request late[] = {
+		request_of(ACTION_WRITE, FAR, HALF, 0x33, IMAGE_FUA),
+		request_of(ACTION_WRITE, SHORT, 1, 0x33, 0),
+		request_of(ACTION_ZERO, SHORT - 1, 2, 0, 0),
+		request_of(ACTION_DISCARD, FAR, HALF, 0, 0),
+	};
+	struct request cut = resize_to(SHORT, CREATE_OFF);
+	uint8_t value = 0x22;
+	struct file_sim_hold hold = {
+		.kinds = FILE_SIM_WRITE, .match = is_value, .arg = &value,
+	};
+	struct file *disk;
+	struct image *was = put_raw_image(world, &disk);
+
+	file_sim_hold(disk, &hold);
+	request_start(world, 1, &over);
+	request_start(world, 1, &behind);
+	file_sim_await(&hold, 2);
+	request_start(world, 0, &cut);
+	pause_world();
+	ck_assert(!cut.done);
+	for (unsigned i = 0; i < 4; i++)
+		request_start(world, i % 2, &late[i]);
+	pause_world();
+	file_sim_release(disk, &hold);
+	request_finish(&over);
+	request_finish(&behind);
+	request_finish(&cut);
+	for (unsigned i = 0; i < 4; i++)
+		expect_refused(&late[i]);
+	ck_assert_int_eq(file_size(disk), SHORT);
+	world_expect(world, SHORT - HALF, HALF, 0x22);
+	world_resize(world, LONG, CREATE_OFF);
+	world_expect(world, SHORT, LONG - SHORT, 0);
+	ck_assert_int_eq(image_close(world->image), 0);
+	world->image = was;
+	file_close(disk);
+}
+
+START_TEST(writes_where_a_raw_disk_is_cut)
+{
+	struct world_options options = options_of(_i);
+
+	play(&options, cut_raw_beside_writes);
+}
+END_TEST
+
+/* O6: nor is it resized. */
+co_fn static void
+cut_failed_raw(struct world *world)
+{
+	struct file_sim_fault fault = {
+		.kinds = FILE_SIM_SYNC, .nth = 1, .result = -EIO,
+	};
+	struct request sizes[] = {
+		resize_to(SHORT, CREATE_OFF), resize_to(2 * LONG, CREATE_OFF),
+	};
+	struct file *disk;
+	struct image *was = put_raw_image(world, &disk);
+
+	world_write(world, 0, CLUSTER, 0x11);
+	file_sim_fail(disk, &fault);
+	ck_assert_int_eq(image_flush(world->image), -EIO);
+	for (unsigned i = 0; i < 2; i++) {
+		request_start(world, 1, &sizes[i]);
+		ck_assert_int_eq(request_wait(&sizes[i]), -EIO);
+	}
+	ck_assert_uint_eq(file_sim_count(disk, FILE_SIM_TRUNCATE), 0);
+	ck_assert_int_eq(image_close(world->image), -EIO);
+	world->image = was;
+	file_close(disk);
+}
+
+START_TEST(failed_raw_disk_keeps_its_length)
+{
+	struct world_options options = options_of(_i);
+
+	play(&options, cut_failed_raw);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -453,6 +568,9 @@ main(void)
 	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, a_snapshot_while_the_disk_grows, 0,
 	    RACE_SEEDS);
+	tcase_add_loop_test(tests, writes_where_a_raw_disk_is_cut, 0,
+	    RACE_SEEDS);
+	tcase_add_loop_test(tests, failed_raw_disk_keeps_its_length, 0, 2);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);
 }
