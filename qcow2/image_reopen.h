@@ -42,7 +42,8 @@ co_fn int image_reopen(struct image *image,
  * image that another host has written to, or one that accepts no more writes
  * after a failed sync (O6), in which case what was not stable is lost.  Of one
  * that is open for writing all else is made stable first.  options->writable
- * does not matter.
+ * does not matter; but one that may only be read by now, since it is marked as
+ * corrupt, is open for reading alone after that (image_writable()).
  *
  * -EBUSY: there are requests or operations in flight, and nothing was done;
  * errors of the flush the same.  If it then cannot be read, it is lost: all

@@ -9,7 +9,8 @@
  * Guards against: old tables, refcounts, snapshots or lengths that outlive the
  * opening; writes that come through to an image that is only read; a dirty bit
  * that is left or ignored; requests caught between two openings; a failure that
- * leaves neither the old opening nor the new one.
+ * leaves neither the old opening nor the new one; an image that is corrupt, and
+ * after that cannot even be read.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -391,6 +392,59 @@ START_TEST(corrupt_image_stays_readable)
 {
 	world_play(&(struct world_options){.seed = (uint64_t)_i},
 	    refuse_corrupt);
+}
+END_TEST
+
+/*
+ * Found to be corrupt by this program, which took a bit of it, or another:
+ * what is read anew is there, and nothing is written.
+ */
+co_fn static void
+read_corrupt_anew(struct world *world)
+{
+	world_write(world, 0, CLUSTER, OLD);
+	world_write(world, 40 * CLUSTER, CLUSTER, OLD);
+	world_flush(world);
+	if (*(bool *)world->arg) {
+		monitor_enter(&world->image->monitor);
+		ck_assert_int_eq(guard_corrupt(world->image, "a test"), -EIO);
+		monitor_leave(&world->image->monitor);
+		ck_assert_int_eq(write_fails(world), -EIO);
+	} else {
+		world_poke64(world, FEATURES, HEADER_CORRUPT);
+	}
+	world_expect(world, 0, CLUSTER, OLD);
+	for (unsigned round = 0; round < 2; round++) {
+		ck_assert_msg(!invalidate(world), "%s", world->error.message);
+		ck_assert(!image_writable(world->image));
+		ck_assert_uint_eq(world_peek64(world, FEATURES),
+		    HEADER_CORRUPT);
+		world_expect(world, 0, CLUSTER, OLD);
+		ck_assert_int_eq(write_fails(world), -EROFS);
+	}
+	ck_assert_int_eq(reopen(world, true), -EROFS);
+	world_expect(world, 40 * CLUSTER, CLUSTER, OLD);
+	/* It has been repaired. */
+	world_poke64(world, FEATURES, 0);
+	must_reopen(world, true);
+	world_write(world, CLUSTER, CLUSTER, NEW);
+	world_expect(world, 40 * CLUSTER, CLUSTER, OLD);
+}
+
+START_TEST(corrupt_image_is_read_anew)
+{
+	struct world_options options = {.seed = (uint64_t)_i};
+	bool found_here = _i % 2;
+	struct world world;
+
+	world_create(&world, &options);
+	world.arg = &found_here;
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, read_corrupt_anew);
+	ck_assert_int_eq(world_close(&world), 0);
+	/* But for the reserve that it had. */
+	ck_assert_uint_eq(world_check(&world).corruptions, 0);
+	world_free(&world);
 }
 END_TEST
 
@@ -778,6 +832,7 @@ main(void)
 	tcase_add_loop_test(steps, dirty_bit_goes_with_the_writing, 0, 8);
 	tcase_add_loop_test(steps, dirty_image_is_repaired_for_writing, 0, 8);
 	tcase_add_loop_test(steps, corrupt_image_stays_readable, 0, 4);
+	tcase_add_loop_test(steps, corrupt_image_is_read_anew, 0, 8);
 	tcase_add_loop_test(steps, nothing_is_lost_or_leaked_on_the_way, 0,
 	    12);
 	tcase_add_loop_test(steps, failure_leaves_it_writing, 0, 8);
