@@ -14,8 +14,10 @@
  * image_backing() returned, may have changed after that, but clusters are as
  * large as they were: an image that is another one now is refused, -ESTALE.
  *
- * Nobody may have in hand what image_plan() said before, nor be in one of the
- * operations of image_chain.h that goes on in requests (image_commit()).
+ * Nobody may be in one of the operations of image_chain.h that goes on in
+ * requests (image_commit()).  Plans (image_plan()) are waited for as requests
+ * are.  But pages that file_splice() has passed on to a socket cannot be: before
+ * an image is opened for writing, whose clients had such, let them take these.
  */
 #ifndef QCOW2_IMAGE_REOPEN_H
 #define QCOW2_IMAGE_REOPEN_H

@@ -10,7 +10,7 @@
  * opening; writes that come through to an image that is only read; a dirty bit
  * that is left or ignored; requests caught between two openings; a failure that
  * leaves neither the old opening nor the new one; an image that is corrupt, and
- * after that cannot even be read.
+ * after that cannot even be read; plans that lead to files which are closed.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -611,6 +611,57 @@ START_TEST(chain_is_opened_with_it)
 }
 END_TEST
 
+/* ---- plans ---- */
+
+struct switching {
+	struct world *world;
+	bool done;
+	struct co_start start;
+};
+
+co_fn static void
+switch_main(void *arg)
+{
+	struct switching *switching = arg;
+
+	must_reopen(switching->world, true);
+	switching->done = true;
+}
+
+/* It says where data is in a file that is there as long as the plan is. */
+co_fn static void
+reopen_beside_plan(struct world *world)
+{
+	struct switching switching = {.world = world};
+	struct image_plan plan;
+	uint8_t data[512];
+
+	world_write(world, 0, CLUSTER, OLD);
+	must_reopen(world, false);
+	world->image->can_splice = true;
+	ck_assert_int_eq(image_plan(world->image, 0, 512, &plan), 1);
+	ck_assert_int_eq(invalidate(world), -EBUSY);
+	sim_start(world->sim, 1, &switching.start, switch_main, &switching);
+	pause_world();
+	ck_assert(!switching.done);
+	ck_assert_int_eq(file_pread(plan.ranges[0].file, data, sizeof(data),
+	    plan.ranges[0].offset), 0);
+	ck_assert(is_all(data, sizeof(data), OLD));
+	image_plan_end(&plan);
+	pause_world();
+	ck_assert(switching.done);
+	/* What may be written to is not planned, and nobody waits for it. */
+	ck_assert_int_eq(image_plan(world->image, 0, 512, &plan), 0);
+	must_reopen(world, false);
+}
+
+START_TEST(plans_are_waited_for)
+{
+	world_play(&(struct world_options){.seed = (uint64_t)_i},
+	    reopen_beside_plan);
+}
+END_TEST
+
 /* ---- raw ---- */
 
 co_fn static void
@@ -838,6 +889,7 @@ main(void)
 	tcase_add_loop_test(steps, failure_leaves_it_writing, 0, 8);
 	tcase_add_loop_test(steps, keys_stay_unless_given, 0, 4);
 	tcase_add_loop_test(steps, chain_is_opened_with_it, 0, 4);
+	tcase_add_loop_test(steps, plans_are_waited_for, 0, 8);
 	tcase_add_loop_test(steps, raw_image_can_be_reopened, 0, 4);
 	suite_add_tcase(suite, steps);
 	tcase_set_timeout(random, 60);
