@@ -9,6 +9,7 @@
  * the next reserve.
  */
 #include <errno.h>
+#include "qcow2/image_resize.h"
 #include "qcow2/internal.h"
 #include "tests/schedule/world.h"
 
@@ -18,6 +19,7 @@
 
 struct filling {
 	bool is_draft;		/* which takes its room ahead */
+	bool sets_aside;	/* clusters, once there is room */
 	bool has_quota;		/* what the disk has left is not for it */
 	struct file_ops quota_ops;
 	unsigned written;	/* pieces */
@@ -125,6 +127,19 @@ END_TEST
 
 #define LONGEST_FILE (300u * 1024)
 
+/* It gets longer, and what is new its clusters, which nobody writes to. */
+co_fn static void
+set_the_rest_aside(struct world *world)
+{
+	struct image_resize how = {
+		.size_bytes = FULL_DISK + 2 * FULL_PIECE,
+		.preallocation = CREATE_METADATA,
+	};
+
+	ck_assert_msg(!image_resize(world->image, &how, &world->error), "%s",
+	    world->error.message);
+}
+
 /* The length of files is limited: it fills up, as far as that goes. */
 co_fn static void
 write_to_the_limit(struct world *world)
@@ -140,7 +155,18 @@ write_to_the_limit(struct world *world)
 	write_until_full(world);
 	ck_assert_uint_ge((filling->written + 2) * FULL_PIECE, LONGEST_FILE);
 	file_sim_heal(world->disk);
-	write_the_rest(world);
+	if (filling->sets_aside)
+		set_the_rest_aside(world);
+	else
+		write_the_rest(world);
+}
+
+co_fn static void
+write_what_was_set_aside(struct world *world)
+{
+	world_expect(world, FULL_DISK, 2 * FULL_PIECE, 0);
+	world_write(world, FULL_DISK, 2 * FULL_PIECE, 0x22);
+	world_expect(world, FULL_DISK, 2 * FULL_PIECE, 0x22);
 }
 
 START_TEST(file_may_not_be_longer)
@@ -149,13 +175,20 @@ START_TEST(file_may_not_be_longer)
 		.seed = (uint64_t)_i / 4, .disk_bytes = FULL_DISK,
 		.cluster_bytes = _i % 2 ? 4096 : 512,
 	};
-	struct filling filling = {.is_draft = _i / 2 % 2};
+	struct filling filling = {
+		.is_draft = _i / 2 % 2, .sets_aside = _i / 4 % 2,
+	};
 	struct world world;
 
 	world_create(&world, &options);
 	world.arg = &filling;
 	ck_assert_int_eq(world_open(&world), 0);
 	world_run(&world, write_to_the_limit);
+	ck_assert_int_eq(world_close(&world), 0);
+	world_assert_clean(&world);
+	ck_assert_int_eq(world_open(&world), 0);
+	if (filling.sets_aside)
+		world_run(&world, write_what_was_set_aside);
 	world_finish(&world);
 }
 END_TEST

@@ -497,7 +497,8 @@ cut_raw_beside_writes(struct world *world)
 		expect_refused(&late[i]);
 	ck_assert_int_eq(file_size(disk), SHORT);
 	world_expect(world, SHORT - HALF, HALF, 0x22);
-	world_resize(world, LONG, CREATE_OFF);
+	world_resize(world, LONG - 511, CREATE_OFF);
+	ck_assert_int_eq(file_size(disk), LONG);
 	world_expect(world, SHORT, LONG - SHORT, 0);
 	ck_assert_int_eq(image_close(world->image), 0);
 	world->image = was;
