@@ -170,28 +170,37 @@ reserve_clusters(const struct image *image)
 	return (limit - used) / DEVICE_RESERVE_PART + 1;
 }
 
-/*
- * Makes the file as long as the reserve, so that entries that point into it
- * may become stable together with the data there.  By a write past the end:
- * nobody has clusters of the run yet.
- */
-co_fn static int
-extend_file(struct image *image, uint64_t end_cluster)
+/* By a write past the end: nobody else has what is there. */
+int
+alloc_lengthen_file(struct image *image, uint64_t end)
 {
 	static const char zeros[512];
-	uint64_t end = end_cluster << image->cluster_bits;
 	int64_t file_end = file_size(image->file);
-	int err;
 
-	if (!image->file->is_regular || file_end >= (int64_t)end)
-		return 0;
 	if (file_end < 0)
 		return (int)file_end;
-	err = file_make_room(image->file, (uint64_t)file_end,
-	    end - (uint64_t)file_end);
+	if (!image->file->is_regular || file_end >= (int64_t)end)
+		return 0;
+	atomic_store(&image->unsynced, true);
+	return file_pwrite(image->file, zeros, sizeof(zeros),
+	    end - sizeof(zeros), 0);
+}
+
+/*
+ * Makes the file as long as the reserve, so that entries that point into it
+ * may become stable together with the data there.
+ */
+co_fn static int
+extend_file(struct image *image, uint64_t start, uint64_t end)
+{
+	int64_t file_end = file_size(image->file);
+	int err = -EOPNOTSUPP;
+
+	if (image->file->is_regular && file_end >= 0 &&
+	    file_end < (int64_t)end)
+		err = file_make_room(image->file, start, end - start);
 	if (err == -EOPNOTSUPP)
-		err = file_pwrite(image->file, zeros, sizeof(zeros),
-		    end - sizeof(zeros), 0);
+		err = alloc_lengthen_file(image, end);
 	atomic_store(&image->unsynced, true);
 	return err;
 }
@@ -237,7 +246,8 @@ extend_reserve(struct image *image)
 		return err;
 	}
 	image_extend(image);
-	err = extend_file(image, start + run);
+	err = extend_file(image, start << image->cluster_bits,
+	    (start + run) << image->cluster_bits);
 	if (err) {
 		alloc_give_back(image, start << image->cluster_bits, run);
 		return err;
@@ -359,9 +369,13 @@ alloc_clusters(struct image *image, uint64_t want,
 		if (allocator->free_count > 0)
 			continue;
 		err = make_reserve(image);
-		/* A full device may have room that was not found yet. */
-		if (err == -ENOSPC &&
-		    allocator->scan_next < allocator->scan_end)
+		/*
+		 * A full device may have room that was not found yet.  A file
+		 * may become longer, but not by a reserve, whose clusters are
+		 * among the free runs by now.
+		 */
+		if (err == -ENOSPC && (allocator->free_count > 0 ||
+		    allocator->scan_next < allocator->scan_end))
 			continue;
 		if (err)
 			return err;

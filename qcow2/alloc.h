@@ -66,6 +66,13 @@ co_fn int alloc_clusters(struct image *image, uint64_t want,
 co_fn int alloc_table(struct image *image, uint64_t clusters,
     uint64_t *hostp);
 
+/*
+ * Makes the file reach end, that of a cluster which was just taken and which
+ * nobody writes to: no entry may lead past the end of the file.  Those taken
+ * may lie there, after a full disk.  -ENOSPC, -EIO.
+ */
+co_fn int alloc_lengthen_file(struct image *image, uint64_t end);
+
 /* Gives back what nothing on disk ever pointed to. */
 co_fn void alloc_give_back(struct image *image, uint64_t host,
     uint64_t clusters);

@@ -80,8 +80,7 @@ image_has(const struct image *image, uint64_t guest, uint64_t length)
 bool
 image_shows(const struct image *image, uint64_t guest, uint64_t length)
 {
-	return is_inside(image->size_bytes, guest, length) &&
-	    is_inside(image->usable_bytes, guest, length);
+	return is_inside(image->size_bytes, guest, length);
 }
 
 int

@@ -15,6 +15,7 @@
 #ifndef QCOW2_IMAGE_H
 #define QCOW2_IMAGE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -106,7 +107,10 @@ co_fn int image_open_file(struct file *file,
  */
 co_fn int image_close(struct image *image);
 
-/* Facts that do not change while it is open. */
+/*
+ * Facts.  While it is open only resizing, applying a snapshot and opening anew
+ * change any: the length, whether it is writable, what is below.
+ */
 uint64_t image_size_bytes(const struct image *image);
 uint32_t image_cluster_bytes(const struct image *image); /* raw: 64 KiB */
 bool image_writable(const struct image *image);
@@ -140,14 +144,15 @@ co_fn int image_read(struct image *image, uint64_t guest, void *data,
 
 /* Where a part of the disk lies; on the caller's stack. */
 struct image_plan {
+	atomic_uint *ticket;		/* image_plan_end() takes it back */
 	unsigned count;
 	struct file_range ranges[IMAGE_PLAN_RANGES_MAX];
 };
 
 /*
  * For readers that pass data on without copying it, as file_splice() does: 1
- * if all of the range is plain data that nobody changes, and plan says where.
- * 0: it is to be read.  -EIO, -ENOMEM.
+ * if all of the range is plain data that nobody changes, and plan says where,
+ * until image_plan_end().  0: it is to be read.  -EIO, -ENOMEM.
  *
  * Nobody changes images that are open for reading alone, such as the lower
  * ones of a chain.  In one that is written to, clusters are freed and reused,
@@ -156,6 +161,13 @@ struct image_plan {
  */
 co_fn int image_plan(struct image *image, uint64_t guest, uint64_t length,
     struct image_plan *plan);
+
+/*
+ * After a plan, which the caller has carried out or given up.  Until then the
+ * image is not opened anew; so he waits for nothing meanwhile, nor for the
+ * image.
+ */
+void image_plan_end(struct image_plan *plan);
 
 #define IMAGE_FUA	1u	/* stable before the return */
 #define IMAGE_NO_HOLE	2u	/* image_zero(): keep the room allocated */

@@ -14,8 +14,10 @@
  * image_backing() returned, may have changed after that, but clusters are as
  * large as they were: an image that is another one now is refused, -ESTALE.
  *
- * Nobody may have in hand what image_plan() said before, nor be in one of the
- * operations of image_chain.h that goes on in requests (image_commit()).
+ * Nobody may be in one of the operations of image_chain.h that goes on in
+ * requests (image_commit()).  Plans (image_plan()) are waited for as requests
+ * are.  But pages that file_splice() has passed on to a socket cannot be: before
+ * an image is opened for writing, whose clients had such, let them take these.
  */
 #ifndef QCOW2_IMAGE_REOPEN_H
 #define QCOW2_IMAGE_REOPEN_H
@@ -42,7 +44,8 @@ co_fn int image_reopen(struct image *image,
  * image that another host has written to, or one that accepts no more writes
  * after a failed sync (O6), in which case what was not stable is lost.  Of one
  * that is open for writing all else is made stable first.  options->writable
- * does not matter.
+ * does not matter; but one that may only be read by now, since it is marked as
+ * corrupt, is open for reading alone after that (image_writable()).
  *
  * -EBUSY: there are requests or operations in flight, and nothing was done;
  * errors of the flush the same.  If it then cannot be read, it is lost: all

@@ -2,11 +2,15 @@
 /*
  * Making a disk longer or shorter, while requests go on.
  *
- * Nobody sees the new length before the disk has it, stably: what is new reads
- * as zeros, whatever a backing file has there, and what is cut off is given
- * back.  Requests beyond the end of a disk that became shorter get -EINVAL.
- * (A raw image does not know who is still writing to it: nobody may, where it
- * is cut.)
+ * Nobody gets behind the old end before all that is there is stable and reads as
+ * zeros, whatever a backing file has there.  Of a disk that became shorter nobody
+ * is in what is cut off when that is given back, and requests beyond its end get
+ * -EINVAL.
+ *
+ * For requests the length changes a moment before the header says so (qcow2).
+ * What is written in that moment is kept by a flush or FUA as anything else is:
+ * these cover the header, too.  After a crash the disk may have either length
+ * until one of them, or image_resize(), has returned.
  */
 #ifndef QCOW2_IMAGE_RESIZE_H
 #define QCOW2_IMAGE_RESIZE_H

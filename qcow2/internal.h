@@ -94,8 +94,7 @@ struct image {
 	atomic_bool writable;		/* changed behind the closed door */
 	_Atomic uint64_t size_bytes;	/* behind a closed gate, or door */
 	/* What there is behind it for the state of a machine, or for an
-	 * operation that makes the disk longer; of a raw image that becomes
-	 * shorter, what is left. */
+	 * operation that makes the disk longer. */
 	_Atomic uint64_t usable_bytes;
 
 	/*

@@ -104,8 +104,9 @@ moves_leave_place(struct image *image, uint64_t host, uint64_t bytes)
 	if (bytes == 0)
 		return;
 	metadata_remove_range(&image->metadata, host);
-	/* Without memory it leaks. */
-	if (!quarantine_make_room(image, 1))
+	if (quarantine_make_room(image, 1))
+		dirty_note_leak(image);
+	else
 		quarantine_add(image, host >> image->cluster_bits,
 		    table_clusters(image, bytes));
 }

@@ -102,6 +102,15 @@ image_plan(struct image *image, uint64_t guest, uint64_t length,
 	plan->count = 0;
 	if (image->can_splice || image->backing)
 		result = plan_layer(image, plan, guest, length);
-	door_leave(ticket);
+	if (result == 1)
+		plan->ticket = ticket;
+	else
+		door_leave(ticket);
 	return result;
+}
+
+void
+image_plan_end(struct image_plan *plan)
+{
+	door_leave(plan->ticket);
 }

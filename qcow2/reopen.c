@@ -254,10 +254,25 @@ open_beside(struct reopening *reopening)
 	if (!err)
 		return 0;
 	image_close(reopening->fresh);
+	reopening->fresh = NULL;
 	if (stronger)
 		file_relock(image->file, wanted_lock(reopening),
 		    image_lock_kind(image));
 	return err;
+}
+
+/* What cannot be written to any more, as it is corrupt now, can be read. */
+co_fn static int
+open_to_read_at_least(struct reopening *reopening)
+{
+	int err = open_beside(reopening);
+
+	if (err != -EROFS || !reopening->options.writable)
+		return err;
+	log_warning("it is only read from now on: %s file=%s",
+	    reopening->error->message, reopening->image->path);
+	reopening->options.writable = false;
+	return open_beside(reopening);
 }
 
 static void
@@ -361,7 +376,8 @@ open_anew(struct reopening *reopening, bool drops)
 	err = end_writing(reopening, drops);
 	if (err)
 		return err;
-	err = open_beside(reopening);
+	err = drops ? open_to_read_at_least(reopening) :
+	    open_beside(reopening);
 	if (!err) {
 		switch_over(reopening);
 		return 0;

@@ -16,6 +16,12 @@
 /* What is filled, or set aside, before it is asked whether to stop. */
 #define PIECE_BYTES (16u << 20)
 
+static uint64_t
+wanted_bytes(const struct image_resize *how)
+{
+	return (how->size_bytes + 511) & ~511ull;
+}
+
 /* ---- the header ---- */
 
 /* Lets the disk be so long, for everybody. */
@@ -149,7 +155,7 @@ knows_disk_bytes(const struct image *image)
 co_fn static int
 resize_alone(struct image *image, const struct image_resize *how)
 {
-	uint64_t size_bytes = (how->size_bytes + 511) & ~511ull;
+	uint64_t size_bytes = wanted_bytes(how);
 	int err;
 
 	monitor_enter(&image->monitor);
@@ -216,29 +222,36 @@ grow_raw(struct image *image, uint64_t size_bytes,
 	return 0;
 }
 
+/*
+ * A write that lands after the cut would make the file longer again.  Where
+ * there is no gate, the door keeps such away.
+ */
 co_fn static int
 shrink_raw(struct image *image, uint64_t size_bytes)
 {
 	int err;
 
-	image->usable_bytes = size_bytes;
+	door_close(&image->door);
+	door_wait_empty(&image->door);
 	err = file_truncate(image->file, size_bytes);
-	if (err) {
-		image->usable_bytes = image->size_bytes;
-		return err;
+	if (!err) {
+		image->size_bytes = size_bytes;
+		image->usable_bytes = size_bytes;
 	}
-	image->size_bytes = size_bytes;
-	return image_flush(image);
+	door_open(&image->door);
+	return err ? err : image_flush(image);
 }
 
 co_fn static int
 resize_raw(struct image *image, const struct image_resize *how)
 {
-	if (how->size_bytes > image->size_bytes)
-		return grow_raw(image, how->size_bytes, how);
-	if (how->size_bytes == image->size_bytes)
+	uint64_t size_bytes = wanted_bytes(how);
+
+	if (size_bytes > image->size_bytes)
+		return grow_raw(image, size_bytes, how);
+	if (size_bytes == image->size_bytes)
 		return 0;
-	return how->shrink ? shrink_raw(image, how->size_bytes) : -EINVAL;
+	return how->shrink ? shrink_raw(image, size_bytes) : -EINVAL;
 }
 
 co_fn static int
@@ -246,11 +259,13 @@ resize_raw_alone(struct image *image, const struct image_resize *how)
 {
 	int err;
 
-	if (!image->file->is_regular)
-		return -ENOTSUP;
 	monitor_enter(&image->monitor);
 	co_mutex_lock(&image->gate.operation);
 	err = gate_refuses(image);
+	if (!err && !image->file->is_regular)
+		err = -ENOTSUP;
+	if (!err && image->failed)
+		err = -EIO;
 	monitor_leave(&image->monitor);
 	if (!err)
 		err = resize_raw(image, how);

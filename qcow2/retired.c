@@ -14,7 +14,7 @@ retired_make_room(struct image *image, size_t count)
 	size_t room = retired->room ? retired->room : 16;
 	struct retired_table *list;
 
-	while (room < retired->count + count)
+	while (room < retired->count + retired->reserved + count)
 		room *= 2;
 	if (room == retired->room)
 		return 0;

@@ -28,6 +28,7 @@ struct retired_table {
 struct retired {
 	struct retired_table *list;
 	size_t count, room;
+	size_t reserved;	/* room that is kept for an operation's end */
 };
 
 /* Makes room for count more, so that adding cannot fail.  -ENOMEM. */

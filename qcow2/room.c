@@ -77,16 +77,18 @@ make_room(struct image *image, uint64_t guest, uint64_t count, bool on_disk,
     uint64_t *madep)
 {
 	struct allocation place;
+	uint64_t bytes;
 	int err;
 
 	err = alloc_clusters(image, count, &place);
 	if (err)
 		return err;
+	bytes = place.clusters << image->cluster_bits;
 	if (image->file->is_regular && on_disk)
 		err = file_fallocate(image->file, FILE_ALLOCATE, place.host,
-		    place.clusters << image->cluster_bits);
-	if (err == -EOPNOTSUPP)
-		err = 0;
+		    bytes);
+	if (!err || err == -EOPNOTSUPP)
+		err = alloc_lengthen_file(image, place.host + bytes);
 	atomic_store(&image->unsynced, true);
 	if (!err)
 		err = link_room(image, guest, &place);

@@ -31,6 +31,21 @@ has_table(const struct image *image, uint32_t index, uint64_t host)
 
 /* ---- the second references ---- */
 
+/* Without memory, tables could not be undone: they would stay in the index. */
+static int
+reserve_undoing(struct image *image, const struct l1_table *l1)
+{
+	size_t tables = 0;
+	int err;
+
+	for (uint32_t i = 0; i < l1->entries; i++)
+		tables += l1->list[i] != 0;
+	err = retired_make_room(image, tables);
+	if (!err)
+		image->retired.reserved = tables;
+	return err;
+}
+
 /*
  * For the disk, which will have the table: in the index of metadata with it.
  * If the disk has it already, the index knows it.
@@ -67,11 +82,12 @@ unlock:
 co_fn static void
 unshare_tables(struct image *image, const struct l1_table *l1, uint32_t count)
 {
-	int first_err = retired_make_room(image, count + 1);
+	int first_err = 0;
 
 	image->adopted = NULL;
+	image->retired.reserved = 0;
 	for (uint32_t i = 0; i <= count && i < l1->entries &&
-	    !image->failed && !first_err; i++)
+	    !image->failed; i++)
 		if (l1->list[i])
 			retired_add(image, i, entry_host(l1->list[i]));
 	for (uint32_t i = 0; i < count && !image->failed; i++) {
@@ -145,6 +161,7 @@ switch_l1(struct image *image, struct l1_table *l1, uint64_t host,
 			retired_add(image, i, entry_host(old.list[i]));
 	changes_drop_from(&image->barrier.l1, 0);
 	image->adopted = NULL;
+	image->retired.reserved = 0;
 	image->l1 = l1->list;
 	image->l1_entries = l1->entries;
 	image->size_bytes = disk_bytes;
@@ -204,6 +221,9 @@ become(struct image *image, struct l1_table *l1, uint64_t disk_bytes,
 	uint64_t host;
 	int err;
 
+	err = reserve_undoing(image, l1);
+	if (err)
+		return err;
 	image->adopted = l1->list;
 	image->adopted_entries = 0;
 	err = share_tables(image, l1, &progress);

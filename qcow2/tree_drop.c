@@ -34,7 +34,9 @@ clear_rest(struct image *image, uint64_t guest)
 		uint64_t entry = entry_load(entries, i);
 
 		/* What cannot be believed leaks. */
-		if (!l2_fault_in(image, slice, entry))
+		if (l2_fault_in(image, slice, entry))
+			dirty_note_leak(image);
+		else
 			quarantine_add_entry(image, entry);
 		entry_store(entries, i, 0);
 	}
@@ -89,6 +91,24 @@ unlink_tables(struct image *image, uint32_t begin, uint32_t end,
 
 /* References go when nothing points there any more, stably. */
 co_fn static int
+drop_unlinked(struct image *image, const uint64_t *hosts, uint32_t count)
+{
+	int first_err = barrier_flush(image);
+	bool unlinked = !first_err;
+
+	barrier_wait_ended(image);
+	for (uint32_t i = 0; i < count && unlinked; i++) {
+		int err = hosts[i] ? tree_drop(image, hosts[i]) : 0;
+
+		if (err && !first_err)
+			first_err = err;
+	}
+	if (first_err)
+		dirty_note_leak(image);
+	return first_err;
+}
+
+co_fn static int
 drop_some_tables(struct image *image, uint32_t begin, uint32_t end)
 {
 	uint64_t *hosts = calloc(end - begin, sizeof(*hosts));
@@ -98,11 +118,7 @@ drop_some_tables(struct image *image, uint32_t begin, uint32_t end)
 		return -ENOMEM;
 	err = unlink_tables(image, begin, end, hosts);
 	if (!err)
-		err = barrier_flush(image);
-	barrier_wait_ended(image);
-	for (uint32_t i = 0; i < end - begin && !err; i++)
-		if (hosts[i])
-			err = tree_drop(image, hosts[i]);
+		err = drop_unlinked(image, hosts, end - begin);
 	free(hosts);
 	return err;
 }

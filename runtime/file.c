@@ -213,9 +213,21 @@ file_truncate(struct file *file, uint64_t size)
 int
 file_make_room(struct file *file, uint64_t offset, uint64_t length)
 {
+	int64_t left;
+	int err;
+
 	if (!file->is_draft || !file->wants_room)
 		return -EOPNOTSUPP;
-	return file_fallocate(file, FILE_ALLOCATE, offset, length);
+	left = file->ops->bytes_left ? file->ops->bytes_left(file) : INT64_MAX;
+	if (left < (int64_t)(length + FILE_ROOM_BYTES_SPARED))
+		return -EOPNOTSUPP;
+	err = file_fallocate(file, FILE_ALLOCATE, offset, length);
+	if (err != -ENOSPC)
+		return err;
+	/* A quota: what has been taken of it until there was no more. */
+	file->wants_room = false;
+	file_fallocate(file, FILE_PUNCH, offset, length);
+	return -EOPNOTSUPP;
 }
 
 int64_t

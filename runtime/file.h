@@ -60,6 +60,8 @@ struct file_ops {
 	bool (*is_cached)(struct file *file, uint64_t offset, size_t length);
 	int64_t (*splice)(struct file *file, int pipe_fd, uint64_t offset,
 	    size_t length);
+	/* Bytes that may still be had of the file system; NULL: unknown. */
+	int64_t (*bytes_left)(struct file *file);
 	int (*open_again)(struct file *file, unsigned flags,
 	    struct file **filep);
 	void (*forget)(struct file *file);	/* NULL: it caches nothing */
@@ -75,7 +77,7 @@ struct file {
 	bool writable;
 	bool can_splice;	/* file_splice() may work */
 	bool is_draft;		/* see file_make_draft() */
-	bool wants_room;	/* see file_make_room() */
+	atomic_bool wants_room;	/* see file_make_room() */
 	uint32_t request_alignment; /* of offset, length, memory; 1: none */
 	/* See file_expect_size(). */
 	_Atomic uint64_t end_bytes;
@@ -154,9 +156,11 @@ co_fn int file_truncate(struct file *file, uint64_t size);
 
 /*
  * Takes the room of a draft that is to be written to soon, where that makes the
- * writes cheaper, by a third on ext4; -EOPNOTSUPP elsewhere, having done
- * nothing.  The file may grow.
+ * writes cheaper, by a third on ext4; -EOPNOTSUPP elsewhere, having taken none,
+ * and so where little is left: room that waits here is what others need.  The
+ * range is the caller's alone and holds nothing; the file may grow.
  */
+#define FILE_ROOM_BYTES_SPARED (64u * 1024 * 1024)
 co_fn int file_make_room(struct file *file, uint64_t offset, uint64_t length);
 
 /* The length now.  Does not suspend; may be called outside coroutines. */

@@ -244,6 +244,23 @@ fallocate_mode(const struct file *file, enum file_fallocate mode)
 	return 0;
 }
 
+/* As write_now() for a draft: at once, and nobody waits for the monitor. */
+co_fn static int
+fallocate_now(const struct op *op)
+{
+	struct monitor *monitor = co_monitor();
+	int err = 0;
+
+	if (monitor)
+		monitor_unlock(monitor);
+	if (fallocate(op->fd, (int)op->flags, (off_t)op->offset,
+	    (off_t)op->length))
+		err = -errno;
+	if (monitor)
+		monitor_lock(monitor);
+	return err;
+}
+
 co_fn static int
 os_fallocate(struct file *file, enum file_fallocate mode, uint64_t offset,
     uint64_t length)
@@ -254,10 +271,7 @@ os_fallocate(struct file *file, enum file_fallocate mode, uint64_t offset,
 		.offset = offset, .length = length,
 	};
 
-	if (!file->is_draft)
-		return (int)loop_wait(&op);
-	return fallocate(op.fd, (int)op.flags, (off_t)offset,
-	    (off_t)length) ? -errno : 0;
+	return file->is_draft ? fallocate_now(&op) : (int)loop_wait(&op);
 }
 
 struct truncation {
@@ -394,6 +408,16 @@ os_splice(struct file *file, int pipe_fd, uint64_t offset, size_t length)
 }
 
 /* ---- opening ---- */
+
+static int64_t
+os_bytes_left(struct file *file)
+{
+	struct statfs fs;
+
+	if (fstatfs(os_file_of(file)->fd, &fs))
+		return -errno;
+	return (int64_t)(fs.f_bavail * (uint64_t)fs.f_bsize);
+}
 
 static void
 find_file_system(struct os_file *os)
@@ -537,6 +561,7 @@ static const struct file_ops os_ops = {
 	.seek = os_seek,
 	.is_cached = os_is_cached,
 	.splice = os_splice,
+	.bytes_left = os_bytes_left,
 	.open_again = os_open_again,
 	.forget = os_forget,
 	.close = os_close,

@@ -161,6 +161,14 @@ record_open_again(struct file *file, unsigned flags, struct file **filep)
 	    inner, record->with_reads, filep);
 }
 
+static int64_t
+record_bytes_left(struct file *file)
+{
+	struct file *inner = record_file_of(file)->inner;
+
+	return inner->ops->bytes_left(inner);
+}
+
 static void
 record_close(struct file *file)
 {
@@ -179,6 +187,7 @@ static const struct file_ops record_ops = {
 	.truncate = record_truncate,
 	.size = record_size,
 	.seek = record_seek,
+	.bytes_left = record_bytes_left,
 	.open_again = record_open_again,
 	.close = record_close,
 };

@@ -261,6 +261,17 @@ sim_seek(struct file *file, uint64_t offset, bool data)
 	return data ? -ENXIO : (int64_t)disk->size;
 }
 
+static int64_t
+sim_bytes_left(struct file *file)
+{
+	uint64_t budget = disk_of(file)->budget_bytes;
+	uint64_t taken = disk_of(file)->pages.allocated * PAGE_BYTES;
+
+	if (budget > INT64_MAX)
+		return INT64_MAX;
+	return budget > taken ? (int64_t)(budget - taken) : 0;
+}
+
 static void
 disk_put(struct disk *disk)
 {
@@ -297,6 +308,7 @@ static const struct file_ops sim_ops = {
 	.truncate = sim_truncate,
 	.size = sim_size,
 	.seek = sim_seek,
+	.bytes_left = sim_bytes_left,
 	.open_again = sim_open_again,
 	.close = sim_close_file,
 };

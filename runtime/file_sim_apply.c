@@ -103,16 +103,21 @@ apply_allocate(struct file_sim_request *request, uint64_t from, uint64_t to)
 {
 	struct disk *disk = request->disk;
 	uint64_t offset = request->op.offset + from;
-	uint64_t length = to - from;
+	uint64_t length = to - from, room;
 
 	if (disk->is_device && offset + length > disk->size)
 		request->result_error = -EINVAL;
 	else if (disk->is_device && request->op.kind == FILE_SIM_ALLOCATE)
 		request->result_error = -EOPNOTSUPP;
-	else if (room_for(disk, offset, length) < length)
-		request->result_error = -ENOSPC;
 	if (request->result_error || length == 0)
 		return;
+	/* The room that there is stays taken, as on ext4. */
+	room = room_for(disk, offset, length);
+	if (room < length)
+		request->result_error = -ENOSPC;
+	if (room == 0)
+		return;
+	length = room;
 	if (request->op.kind == FILE_SIM_ZERO)
 		pages_zero(&disk->pages, offset, length, true);
 	else

@@ -94,9 +94,10 @@ spawn(const char *command, const sigset_t *mask, char **variables, pid_t *pidp)
 	sigset_t defaults;
 	int err;
 
-	/* The server ignores this one. */
+	/* The server ignores these. */
 	sigemptyset(&defaults);
 	sigaddset(&defaults, SIGPIPE);
+	sigaddset(&defaults, SIGXFSZ);
 	err = -posix_spawnattr_init(&attributes);
 	if (err)
 		return err;

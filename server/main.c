@@ -2,6 +2,7 @@
 /* The program: finds the command and lets it run. */
 #include "config.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,8 @@ main(int argc, char **argv)
 	int first = 1;
 	bool json;
 
+	/* A limit of the files' length is an errno, not the end. */
+	signal(SIGXFSZ, SIG_IGN);
 	while (first < argc && argv[first][0] == '-') {
 		int code = take_option(argv[first++]);
 

@@ -75,7 +75,7 @@ all_cached(const struct image_plan *plan)
 
 /*
  * Plans until the pipe has room for what was planned: *pipep is then that
- * pipe.  1; 0 if that will not come; -errno.
+ * pipe, and the plan is to be ended.  1; 0 if that will not come; -errno.
  */
 static co_fn int
 plan_with_room(struct request *request, struct image_plan *plan,
@@ -95,6 +95,7 @@ plan_with_room(struct request *request, struct image_plan *plan,
 		if (*pipep && (*pipep)->pieces + pieces <=
 		    (*pipep)->pieces_max)
 			return 1;
+		image_plan_end(plan);
 		if (!*pipep) {
 			splice_settle(connection);
 			return 0;
@@ -133,11 +134,13 @@ splice_read(struct request *request)
 	if (result != 1)
 		return result;
 	if (!all_cached(&plan)) {
+		image_plan_end(&plan);
 		splice_settle(connection);
 		return 0;
 	}
 	read_add_data_head(request);
 	result = fill(request, &plan, pipe);
+	image_plan_end(&plan);
 	if (result == 0)
 		return 1;
 	/* The head promised bytes that will not come. */

@@ -223,6 +223,8 @@ plan_main(void *arg)
 	struct image_plan plan;
 
 	planning->result = image_plan(planning->image, PLANNED, SECTOR, &plan);
+	if (planning->result == 1)
+		image_plan_end(&plan);
 	planning->done = true;
 }
 

@@ -7,12 +7,15 @@
  * back; a write that is in flight where the disk is being cut, and lands in
  * somebody else's cluster; zeros that cover what was written behind an end that
  * is none any more; a resize that a snapshot's moment meets half way; FUA that
- * is answered behind an end that the disk does not have, stably.
+ * is answered behind an end that the disk does not have, stably; what a cut
+ * that failed leaves uncounted, and nobody repairs; a write to a raw image that
+ * makes it as long as it was after it was cut, or is lost where it was not.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include "qcow2/create.h"
 #include "qcow2/entry.h"
+#include "qcow2/header.h"
 #include "runtime/loop.h"
 #include "tests/schedule/pause.h"
 #include "tests/schedule/races.h"
@@ -283,6 +286,112 @@ START_TEST(fua_after_a_failed_switch)
 }
 END_TEST
 
+/*
+ * The length is the new one for all, and the header is being written: what is
+ * made stable by then, where the disk is new, needs the header, too.
+ */
+co_fn static void
+flush_while_the_header_is_written(struct world *world)
+{
+	struct request grow = resize_to(FULL_BYTES, CREATE_OFF);
+	struct request write = request_of(ACTION_WRITE, DISK_BYTES, CLUSTER,
+	    0x22, *(unsigned *)world->arg);
+	struct request flush = request_of(ACTION_FLUSH, 0, 0, 0, 0);
+	struct file_sim_hold hold = {
+		.kinds = FILE_SIM_WRITE, .offset = SIZE_AT, .length = 8,
+	};
+
+	file_sim_hold(world->disk, &hold);
+	request_start(world, 0, &grow);
+	file_sim_await(&hold, 1);
+	ck_assert_uint_eq(image_size_bytes(world->image), FULL_BYTES);
+	request_start(world, 1, &write);
+	pause_world();
+	ck_assert(write.done == !write.flags);
+	request_start(world, 1, &flush);
+	pause_world();
+	ck_assert(!flush.done && !grow.done);
+	ck_assert_uint_eq(world_peek64(world, SIZE_AT), DISK_BYTES);
+	file_sim_release(world->disk, &hold);
+	request_finish(write.flags ? &write : &flush);
+	ck_assert_uint_eq(world_peek64(world, SIZE_AT), FULL_BYTES);
+	request_finish(write.flags ? &flush : &write);
+	request_finish(&grow);
+}
+
+START_TEST(flush_behind_an_end_that_is_on_its_way)
+{
+	struct world_options options = options_of(_i / 2);
+	unsigned flags = _i % 2 ? IMAGE_FUA : 0;
+	struct world world;
+
+	world_prepare(&world, &options, prepare);
+	world.arg = &flags;
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, flush_while_the_header_is_written);
+	world_finish(&world);
+}
+END_TEST
+
+/* ---- a cut that fails half way ---- */
+
+#define L1_AT 40
+#define FEATURES_AT 72
+#define LAZY_AT 80
+
+static const struct failing_cut {
+	unsigned kind;
+	uint64_t at;		/* what fails: an entry of the L1 table, or */
+	bool is_table;		/* one of the tables that go */
+} failing_cuts[] = {
+	{FILE_SIM_WRITE, ENTRY_BYTES, false},
+	{FILE_SIM_READ, FAR, true},
+};
+
+co_fn static void
+cut_with_failure(struct world *world)
+{
+	const struct failing_cut *failing = world->arg;
+	struct request cut = resize_to(CLUSTER, CREATE_OFF);
+	struct file_sim_fault fault = {
+		.kinds = failing->kind, .nth = 1, .result = -EIO,
+		.offset = failing->is_table ?
+		    world_l2_entry(world, failing->at) :
+		    world_peek64(world, L1_AT) + failing->at,
+		.length = ENTRY_BYTES,
+	};
+
+	/* Something is allocated, so it is dirty. */
+	world_write(world, A + 4 * CLUSTER, CLUSTER, 0x11);
+	file_sim_fail(world->disk, &fault);
+	request_start(world, 0, &cut);
+	ck_assert_int_eq(request_wait(&cut), -EIO);
+	ck_assert_uint_eq(file_sim_failed(world->disk), 1);
+}
+
+/* Every table that was given up, but for the one that could not be read. */
+START_TEST(what_a_failed_cut_leaks_is_repaired)
+{
+	struct world_options options = {
+		.seed = (uint64_t)_i / 2, .disk_bytes = ODD_BYTES,
+	};
+	struct world world;
+
+	world_prepare(&world, &options, prepare_tables);
+	world_poke64(&world, LAZY_AT, HEADER_LAZY_REFCOUNTS);
+	world.arg = (void *)&failing_cuts[_i % 2];
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, cut_with_failure);
+	ck_assert_int_eq(world_close(&world), 0);
+	ck_assert_uint_eq(world_peek64(&world, FEATURES_AT), HEADER_DIRTY);
+	if (failing_cuts[_i % 2].is_table)
+		ck_assert_uint_eq(world_check(&world).leaks, 1);
+	ck_assert_int_eq(world_open(&world), 0);
+	world_run(&world, flush_all);
+	world_finish(&world);
+}
+END_TEST
+
 /* ---- beside snapshots ---- */
 
 /* The one that comes second waits for the other; each has its length. */
@@ -323,6 +432,121 @@ START_TEST(a_snapshot_while_the_disk_grows)
 }
 END_TEST
 
+/* ---- raw images ---- */
+
+/* For the requests of a test; what the world had before is returned. */
+co_fn static struct image *
+put_raw_image(struct world *world, struct file **diskp)
+{
+	struct image_options options = {
+		.format = IMAGE_RAW, .writable = true, .loops = 2,
+	};
+	struct image *was = world->image;
+	struct file *file;
+
+	ck_assert_int_eq(file_sim_create(world->sim, "raw", LONG, diskp), 0);
+	ck_assert_int_eq(file_sim_open(*diskp, &file), 0);
+	ck_assert_int_eq(image_open_file(file, &options, &world->image,
+	    &world->error), 0);
+	return was;
+}
+
+static bool
+is_value(const struct file_sim_op *op, void *arg)
+{
+	return is_all(op->iov[0].iov_base, 1, *(uint8_t *)arg);
+}
+
+/* Two writes are under way, over the new end and behind it. */
+co_fn static void
+cut_raw_beside_writes(struct world *world)
+{
+	struct request over = request_of(ACTION_WRITE, SHORT - HALF, CLUSTER,
+	    0x22, 0);
+	struct request behind = request_of(ACTION_WRITE, FAR, CLUSTER, 0x22,
+	    0);
+	struct request late[] = {
+		request_of(ACTION_WRITE, FAR, HALF, 0x33, IMAGE_FUA),
+		request_of(ACTION_WRITE, SHORT, 1, 0x33, 0),
+		request_of(ACTION_ZERO, SHORT - 1, 2, 0, 0),
+		request_of(ACTION_DISCARD, FAR, HALF, 0, 0),
+	};
+	struct request cut = resize_to(SHORT, CREATE_OFF);
+	uint8_t value = 0x22;
+	struct file_sim_hold hold = {
+		.kinds = FILE_SIM_WRITE, .match = is_value, .arg = &value,
+	};
+	struct file *disk;
+	struct image *was = put_raw_image(world, &disk);
+
+	file_sim_hold(disk, &hold);
+	request_start(world, 1, &over);
+	request_start(world, 1, &behind);
+	file_sim_await(&hold, 2);
+	request_start(world, 0, &cut);
+	pause_world();
+	ck_assert(!cut.done);
+	for (unsigned i = 0; i < 4; i++)
+		request_start(world, i % 2, &late[i]);
+	pause_world();
+	file_sim_release(disk, &hold);
+	request_finish(&over);
+	request_finish(&behind);
+	request_finish(&cut);
+	for (unsigned i = 0; i < 4; i++)
+		expect_refused(&late[i]);
+	ck_assert_int_eq(file_size(disk), SHORT);
+	world_expect(world, SHORT - HALF, HALF, 0x22);
+	world_resize(world, LONG - 511, CREATE_OFF);
+	ck_assert_int_eq(file_size(disk), LONG);
+	world_expect(world, SHORT, LONG - SHORT, 0);
+	ck_assert_int_eq(image_close(world->image), 0);
+	world->image = was;
+	file_close(disk);
+}
+
+START_TEST(writes_where_a_raw_disk_is_cut)
+{
+	struct world_options options = options_of(_i);
+
+	play(&options, cut_raw_beside_writes);
+}
+END_TEST
+
+/* O6: nor is it resized. */
+co_fn static void
+cut_failed_raw(struct world *world)
+{
+	struct file_sim_fault fault = {
+		.kinds = FILE_SIM_SYNC, .nth = 1, .result = -EIO,
+	};
+	struct request sizes[] = {
+		resize_to(SHORT, CREATE_OFF), resize_to(2 * LONG, CREATE_OFF),
+	};
+	struct file *disk;
+	struct image *was = put_raw_image(world, &disk);
+
+	world_write(world, 0, CLUSTER, 0x11);
+	file_sim_fail(disk, &fault);
+	ck_assert_int_eq(image_flush(world->image), -EIO);
+	for (unsigned i = 0; i < 2; i++) {
+		request_start(world, 1, &sizes[i]);
+		ck_assert_int_eq(request_wait(&sizes[i]), -EIO);
+	}
+	ck_assert_uint_eq(file_sim_count(disk, FILE_SIM_TRUNCATE), 0);
+	ck_assert_int_eq(image_close(world->image), -EIO);
+	world->image = was;
+	file_close(disk);
+}
+
+START_TEST(failed_raw_disk_keeps_its_length)
+{
+	struct world_options options = options_of(_i);
+
+	play(&options, cut_failed_raw);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -339,8 +563,15 @@ main(void)
 	tcase_add_loop_test(tests, zeros_to_the_end_while_it_grows, 0,
 	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, fua_after_a_failed_switch, 0, RACE_SEEDS);
+	tcase_add_loop_test(tests, flush_behind_an_end_that_is_on_its_way, 0,
+	    2 * RACE_SEEDS);
+	tcase_add_loop_test(tests, what_a_failed_cut_leaks_is_repaired, 0,
+	    2 * RACE_SEEDS);
 	tcase_add_loop_test(tests, a_snapshot_while_the_disk_grows, 0,
 	    RACE_SEEDS);
+	tcase_add_loop_test(tests, writes_where_a_raw_disk_is_cut, 0,
+	    RACE_SEEDS);
+	tcase_add_loop_test(tests, failed_raw_disk_keeps_its_length, 0, 2);
 	suite_add_tcase(suite, tests);
 	return world_main(suite);
 }

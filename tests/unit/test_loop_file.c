@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * File operations.  Guards against: results that go to the wrong operation or
- * the wrong loop, and an end of file that is not told.
+ * the wrong loop, an end of file that is not told, and a monitor that all wait
+ * for while one looks for room.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -9,8 +10,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+#include "runtime/file.h"
 #include "runtime/loop.h"
+#include "runtime/monitor.h"
 #include "tests/unit/test_loop.h"
 
 #define BLOCK_BYTES 4096
@@ -117,6 +121,48 @@ START_TEST(test_file_end)
 }
 END_TEST
 
+/* ---- room for a draft ---- */
+
+static struct monitor room_monitor;
+static unsigned rooms_taken;
+
+/* In the place of the C library's, for the calls that keep their thread. */
+int
+fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	ck_assert_int_eq(pthread_mutex_trylock(&room_monitor.lock), 0);
+	pthread_mutex_unlock(&room_monitor.lock);
+	rooms_taken++;
+	return (int)syscall(SYS_fallocate, fd, mode, offset, length);
+}
+
+static co_fn void
+make_room_in_monitor(void *unused)
+{
+	struct file *file;
+	int err;
+
+	(void)unused;
+	ck_assert_int_eq(file_open_fd(file_fd, "file", FILE_WRITE, &file), 0);
+	file_make_draft(file);
+	monitor_enter(&room_monitor);
+	err = file_fallocate(file, FILE_ALLOCATE, 0, BLOCK_BYTES);
+	ck_assert(monitor_entered(&room_monitor));
+	monitor_leave(&room_monitor);
+	ck_assert(!err || err == -EOPNOTSUPP);
+	file_close(file);
+}
+
+START_TEST(test_file_room)
+{
+	file_fd = open_file();
+	monitor_init(&room_monitor);
+	run_on_engine(_i, make_room_in_monitor);
+	monitor_destroy(&room_monitor);
+	ck_assert_uint_eq(rooms_taken, 1);
+}
+END_TEST
+
 /* Two loops share the file threads, and each gets its own results. */
 static void *
 file_thread(void *unused)
@@ -150,5 +196,6 @@ test_loop_file(void)
 	tcase_add_loop_test(tcase, test_file, 0, 2);
 	tcase_add_loop_test(tcase, test_file_end, 0, 2);
 	tcase_add_loop_test(tcase, test_file_loops, 0, 2);
+	tcase_add_loop_test(tcase, test_file_room, 0, 2);
 	return tcase;
 }
