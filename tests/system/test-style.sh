@@ -70,6 +70,8 @@ complain "proto/ includes more than itself" < <(
 complain "qcow2/ includes what is above or beside it" < <(
 	grep -nE '#include "(server|proto)/' qcow2/*.[ch])
 
+complain "mutants that do not fit the code" < <(tests/mutants/run --fit)
+
 if command -v shellcheck >/dev/null; then
 	complain "shellcheck" < <(shellcheck -x "${scripts[@]}")
 else
