@@ -16,8 +16,8 @@
  *
  * Nobody may be in one of the operations of image_chain.h that goes on in
  * requests (image_commit()).  Plans (image_plan()) are waited for as requests
- * are.  But pages that file_splice() has passed on to a socket cannot be: before
- * an image is opened for writing, whose clients had such, let them take these.
+ * are.  But pages that file_splice() has passed on to a socket cannot be: let
+ * clients take these before the image is opened for writing.
  */
 #ifndef QCOW2_IMAGE_REOPEN_H
 #define QCOW2_IMAGE_REOPEN_H

@@ -2,10 +2,10 @@
 /*
  * Making a disk longer or shorter, while requests go on.
  *
- * Nobody gets behind the old end before all that is there is stable and reads as
- * zeros, whatever a backing file has there.  Of a disk that became shorter nobody
- * is in what is cut off when that is given back, and requests beyond its end get
- * -EINVAL.
+ * Nobody gets behind the old end before all that is there is stable and reads
+ * as zeros, whatever a backing file has there.  Of a disk that became shorter
+ * nobody is in what is cut off when that is given back, and requests beyond its
+ * end get -EINVAL.
  *
  * For requests the length changes a moment before the header says so (qcow2).
  * What is written in that moment is kept by a flush or FUA as anything else is:
