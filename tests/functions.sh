@@ -102,6 +102,15 @@ requires()
 	done
 }
 
+memory=
+
+# make_memory: sets $memory, a directory in memory, which goes away as $tmp does;
+# not 0 where there is none to be had.
+make_memory()
+{
+	memory=$(mktemp -d /dev/shm/qnbd-test.XXXXXX 2>/dev/null)
+}
+
 _servers=()
 _logs=()
 pid=
@@ -203,7 +212,7 @@ _cleanup()
 		done >&2
 	fi
 	cd /
-	rm -rf "$tmp"
+	rm -rf "$tmp" ${memory:+"$memory"}
 	exit "$status"
 }
 

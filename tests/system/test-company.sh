@@ -59,6 +59,9 @@ expect_status 127 "$QNBD" serve --run /no/such/command disk.qcow2
 expect_status 7 timeout 30 python3 -c 'import os, signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 os.execv(sys.argv[1], sys.argv[1:])' "$QNBD" serve --run 'exit 7' disk.qcow2
+# What qnbd itself does not die of, a command does.
+expect_status 153 "$QNBD" serve --run \
+    'ulimit -f 1; exec head -c 9999 /dev/zero >grown' disk.qcow2
 refused '--run needs a command$' --run '' disk.qcow2
 refused '--fork leaves what ' --fork --run true disk.qcow2
 
