@@ -193,6 +193,33 @@ expect_text()
 	fi
 }
 
+# qemu_info ARG...: what qemu-img tells of an image or its chain, as JSON; but
+# not of the "children", QEMU's own nodes, which it does from 8.1 on.
+qemu_info()
+{
+	qemu-img info --output=json "$@" | python3 -c '
+import json, sys
+value = json.load(sys.stdin)
+for each in value if isinstance(value, list) else [value]:
+    each.pop("children", None)
+json.dump(value, sys.stdout, indent=4)'
+}
+
+# same_map OURS THEIRS: what `qnbd map --json` and `qemu-img map` print is the
+# same.  QEMU tells what is compressed from 8.2 on.
+same_map()
+{
+	python3 - "$1" "$2" <<'END' || fail "the maps differ"
+import json, sys
+ours, theirs = (json.load(open(path)) for path in sys.argv[1:])
+for run, other in zip(ours, theirs):
+    if "compressed" not in other:
+        del run["compressed"]
+if ours != theirs:
+    sys.exit(f"qnbd:     {ours}\nqemu-img: {theirs}")
+END
+}
+
 _cleanup()
 {
 	local status=$? server file

@@ -10,8 +10,8 @@ requires qemu-img qemu-io python3
 # same_image NAME: ours and theirs tell the same, are sound and hold the same.
 same_image()
 {
-	qemu-img info -U --output=json "ours/$1" >ours.json
-	qemu-img info -U --output=json "theirs/$1" >theirs.json
+	qemu_info -U "ours/$1" >ours.json
+	qemu_info -U "theirs/$1" >theirs.json
 	python3 - <<'END2' || fail "$1: ours and theirs differ"
 import json, sys
 def load(path):
