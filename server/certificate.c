@@ -157,6 +157,7 @@ add_extensions(X509 *x509, X509 *issuer,
 {
 	bool authority = request->role == CERTIFICATE_AUTHORITY;
 
+	/* A key of this kind enciphers none, but QEMU wanted it until 2025. */
 	if (!add_extension(x509, issuer, NID_basic_constraints,
 	    authority ? "critical,CA:TRUE" : "critical,CA:FALSE") ||
 	    !add_extension(x509, issuer, NID_key_usage, authority ?

@@ -74,10 +74,10 @@ print_json_extent(struct map *map)
 	const struct image_extent *extent = &map->last;
 
 	printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
-	    ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
-	    map->any_printed ? ",\n" : "", map->start, extent->length,
-	    extent->depth, word(extent->present), word(extent->zero),
-	    word(!extent->zero));
+	    ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s"
+	    ", \"compressed\": %s", map->any_printed ? ",\n" : "", map->start,
+	    extent->length, extent->depth, word(extent->present),
+	    word(extent->zero), word(!extent->zero), word(extent->compressed));
 	if (extent->host_valid)
 		printf(", \"offset\": %" PRIu64, extent->host);
 	printf("}");

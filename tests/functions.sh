@@ -102,6 +102,15 @@ requires()
 	done
 }
 
+memory=
+
+# make_memory: sets $memory, a directory in memory, which goes away as $tmp does;
+# not 0 where there is none to be had.
+make_memory()
+{
+	memory=$(mktemp -d /dev/shm/qnbd-test.XXXXXX 2>/dev/null)
+}
+
 _servers=()
 _logs=()
 pid=
@@ -184,6 +193,33 @@ expect_text()
 	fi
 }
 
+# qemu_info ARG...: what qemu-img tells of an image or its chain, as JSON; but
+# not of the "children", QEMU's own nodes, which it does from 8.1 on.
+qemu_info()
+{
+	qemu-img info --output=json "$@" | python3 -c '
+import json, sys
+value = json.load(sys.stdin)
+for each in value if isinstance(value, list) else [value]:
+    each.pop("children", None)
+json.dump(value, sys.stdout, indent=4)'
+}
+
+# same_map OURS THEIRS: what `qnbd map --json` and `qemu-img map` print is the
+# same.  QEMU tells what is compressed from 8.2 on.
+same_map()
+{
+	python3 - "$1" "$2" <<'END' || fail "the maps differ"
+import json, sys
+ours, theirs = (json.load(open(path)) for path in sys.argv[1:])
+for run, other in zip(ours, theirs):
+    if "compressed" not in other:
+        del run["compressed"]
+if ours != theirs:
+    sys.exit(f"qnbd:     {ours}\nqemu-img: {theirs}")
+END
+}
+
 _cleanup()
 {
 	local status=$? server file
@@ -203,7 +239,7 @@ _cleanup()
 		done >&2
 	fi
 	cd /
-	rm -rf "$tmp"
+	rm -rf "$tmp" ${memory:+"$memory"}
 	exit "$status"
 }
 

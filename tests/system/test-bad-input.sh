@@ -562,6 +562,11 @@ test_disk_full()
 	}
 	remove_small() { :; }
 	try_full 64k 2
+	# In memory, where a thread of the server writes that minds signals.
+	make_memory || return 0
+	rm -r small
+	ln -s "$memory" small
+	try_full 64k 2
 }
 
 # Before the directory goes, though a server may still use it; the status is

@@ -213,7 +213,7 @@ done
 echo "what is told of one:"
 for image in there.qcow2 top.qcow2; do
 	"$QNBD" info --json $image >ours.json
-	qemu-img info --output=json $image >theirs.json
+	qemu_info $image >theirs.json
 	python3 - <<-'END' || fail "info of $image"
 	import json
 	ours, theirs = (json.load(open(name + ".json"))
@@ -230,12 +230,7 @@ expect_status 0 "$QNBD" map --json there.qcow2
 cp out ours.json
 qemu-img map --output=json "${secrets[@]}" --image-opts \
     "$(opts there.qcow2 key)" >theirs.json
-python3 - <<-'END' || fail "map"
-import json
-ours, theirs = (json.load(open(name + ".json"))
-                for name in ("ours", "theirs"))
-assert ours == theirs, (ours, theirs)
-END
+same_map ours.json theirs.json
 
 echo "made:"
 expect_status 0 "$QNBD" create -o encrypt.format=aes made.qcow2 4M

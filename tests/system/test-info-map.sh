@@ -24,12 +24,12 @@ if first != second:
 END
 }
 
-# same_info FILE, same_map FILE
+# same_info FILE, same_map_of FILE
 same_info()
 {
 	expect_status 0 "$QNBD" info --json "$1"
 	cp "$tmp/out" ours
-	qemu-img info -U -f qcow2 --output=json "$1" >theirs
+	qemu_info -U -f qcow2 "$1" >theirs
 	same_json ours theirs
 	expect_status 0 "$QNBD" info "$1"
 	expect_text "$tmp/out" "^format +qcow2$"
@@ -42,12 +42,12 @@ same_info()
 	}
 }
 
-same_map()
+same_map_of()
 {
 	expect_status 0 "$QNBD" map --json "$1"
 	cp "$tmp/out" ours
 	qemu-img map -U -f qcow2 --output=json "$1" >theirs
-	same_json ours theirs
+	same_map ours theirs
 }
 
 mkdir sub
@@ -88,23 +88,23 @@ for image in middle.qcow2 top.qcow2 compressed.qcow2 old.qcow2 new.qcow2 \
     many.qcow2 holes.qcow2 sub/tiny.qcow2 "$tmp/top.qcow2"; do
 	echo "$image:"
 	same_info "$image"
-	same_map "$image"
+	same_map_of "$image"
 done
 
 echo "a raw file:"
 expect_status 0 "$QNBD" info --json -f raw base.raw
 cp "$tmp/out" ours
-qemu-img info -f raw --output=json base.raw >theirs
+qemu_info -f raw base.raw >theirs
 same_json ours theirs
 expect_status 0 "$QNBD" map --json -f raw base.raw
 cp "$tmp/out" ours
 qemu-img map -f raw --output=json base.raw >theirs
-same_json ours theirs
+same_map ours theirs
 
 echo "a chain:"
 expect_status 0 "$QNBD" info --json --chain top.qcow2
 cp "$tmp/out" ours
-qemu-img info --backing-chain --output=json top.qcow2 >theirs
+qemu_info --backing-chain top.qcow2 >theirs
 same_json ours theirs
 
 echo "one file only, unless told:"
@@ -121,6 +121,9 @@ expect_status 0 "$QNBD" map --backing-dir "$tmp" sub/outside.qcow2
 echo "lines for programs:"
 expect_status 0 "$QNBD" map compressed.qcow2
 expect_text "$tmp/out" $'^1048576\t65536\tcompressed\t-\t'
+expect_status 0 "$QNBD" map --json compressed.qcow2
+[ "$(grep -c '"compressed": true' "$tmp/out")" -eq 1 ] ||
+    fail "other runs are compressed"
 
 echo "a file in use:"
 requires qemu-nbd
