@@ -705,6 +705,23 @@ crew_prepare(struct crew *crew)
 
 /* ---- looking at all of it ---- */
 
+co_fn int
+crew_read_piece(const struct crew *crew, struct image *image, uint64_t offset,
+    uint8_t *data, size_t length, bool *emptyp)
+{
+	struct image_hole hole = {0};
+	struct image_holes holes = {.max = 1, .list = &hole};
+	int err = image_read(image, offset, data, length, &holes);
+
+	if (err)
+		return err;
+	*emptyp = hole.length == length &&
+	    oracle_is_untouched(crew->oracle, offset, length);
+	if (!*emptyp)
+		memset(data + hole.offset, 0, hole.length);
+	return 0;
+}
+
 co_fn static void
 read_all(void *arg)
 {
@@ -717,13 +734,15 @@ read_all(void *arg)
 	for (uint64_t offset = 0; offset < size; offset += piece) {
 		size_t length = size - offset < piece ? size - offset : piece;
 		uint64_t now = record_log_next(crew->log);
-		int err = image_read(crew->image, offset, data, length, NULL);
+		bool is_empty;
+		int err = crew_read_piece(crew, crew->image, offset, data,
+		    length, &is_empty);
 
 		if (err)
 			crew_fail(crew, "a read of 0x%llx+%zu: %s",
 			    (unsigned long long)offset, length,
 			    strerror(-err));
-		else
+		else if (!is_empty)
 			crew_judge(crew, now, now + 1, offset, data,
 			    length);
 	}

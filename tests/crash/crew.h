@@ -146,6 +146,14 @@ struct record crew_choose(struct crew *crew, unsigned client);
 void crew_judge(struct crew *crew, uint64_t received, uint64_t replied,
     uint64_t offset, const void *data, size_t length);
 
+/*
+ * Reads a piece of an image of the crew's disk, 64 KiB at most.  Most of a disk
+ * is nothing but a hole where nobody wrote: that is as it must be, so *emptyp
+ * is set, and data is not filled in.
+ */
+co_fn int crew_read_piece(const struct crew *crew, struct image *image,
+    uint64_t offset, uint8_t *data, size_t length, bool *emptyp);
+
 /* Prints what was requested and what was done to the disk, in order. */
 void crew_print(const struct crew *crew);
 

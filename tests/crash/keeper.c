@@ -364,11 +364,13 @@ judge_content(struct crew *crew, struct image *image,
 	crew_must(data ? 0 : -ENOMEM, "memory");
 	for (uint64_t offset = 0; offset < end && !err; offset += 65536) {
 		size_t length = end - offset < 65536 ? end - offset : 65536;
+		bool is_empty;
 
-		err = image_read(image, offset, data, length, NULL);
+		err = crew_read_piece(crew, image, offset, data, length,
+		    &is_empty);
 		if (err)
 			complain(failure, size, kept->name, strerror(-err));
-		else if (oracle_judge_read(crew->oracle,
+		else if (!is_empty && oracle_judge_read(crew->oracle,
 		    kept->creation.received, replied, offset, data, length,
 		    &finding) != ORACLE_GOOD)
 			err = complain(failure, size, kept->name,

@@ -103,26 +103,23 @@ judge_bits(struct trial *trial)
 		    "are set, and yet something has changed");
 }
 
-/* Most of a disk is nothing but a hole, and may be nothing else. */
 co_fn static void
 judge_piece(struct trial *trial, struct image *image, uint64_t offset,
     size_t length, const char *when)
 {
 	struct oracle *oracle = trial->crew->oracle;
-	struct image_hole hole = {0};
-	struct image_holes holes = {.max = 1, .list = &hole};
 	struct oracle_finding finding;
 	char text[256];
-	int err = image_read(image, offset, trial->data, length, &holes);
+	bool is_empty;
+	int err = crew_read_piece(trial->crew, image, offset, trial->data,
+	    length, &is_empty);
 
 	if (err) {
 		trial_fail(trial, when, strerror(-err));
 		return;
 	}
-	if (hole.length == length &&
-	    oracle_is_untouched(oracle, offset, length))
+	if (is_empty)
 		return;
-	memset(trial->data + hole.offset, 0, hole.length);
 	if (oracle_judge_crash(oracle, trial->state->point, offset,
 	    trial->data, length, &finding) != ORACLE_GOOD)
 		trial_fail(trial, when, oracle_explain(&finding, text,
