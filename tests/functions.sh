@@ -104,8 +104,8 @@ requires()
 
 memory=
 
-# make_memory: sets $memory, a directory in memory, which goes away as $tmp does;
-# not 0 where there is none to be had.
+# make_memory: sets $memory, a directory in memory, which goes away as $tmp
+# does; not 0 where there is none to be had.
 make_memory()
 {
 	memory=$(mktemp -d /dev/shm/qnbd-test.XXXXXX 2>/dev/null)

@@ -245,6 +245,7 @@ echo "no room:"
 rooms=(.)
 ! make_memory || rooms+=("$memory")
 for room in "${rooms[@]}"; do
+	# shellcheck disable=SC2016 # for that shell to expand
 	expect_status 1 bash -c 'ulimit -f 100
 	    exec "$0" create -o preallocation=full "$1/new.qcow2" 10M' \
 	    "$QNBD" "$room"

@@ -26,8 +26,8 @@ same()
 	count=$((count + 1))
 }
 
-# fits ARGUMENT... FILE: both print the same, or ours is less and enough for what
-# both make of it.
+# fits ARGUMENT... FILE: both print the same, or ours is less and enough for
+# what both make of it.
 fits()
 {
 	"$QNBD" measure --json "$@" >ours || fail "measure $*"

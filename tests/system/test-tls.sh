@@ -47,8 +47,8 @@ stays_out()
 	[ $# -eq 1 ] || expect_new_line "$2" "$before"
 }
 
-# needs_tls URI: and the client is told so.  Not all versions of nbdinfo say what
-# they were told.
+# needs_tls URI: and the client is told so.  Not all versions of nbdinfo say
+# what they were told.
 needs_tls()
 {
 	stays_out "$1" 'why="client disconnected"'
