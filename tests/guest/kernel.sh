@@ -41,13 +41,16 @@ package=$(apt-cache depends linux-image-amd64 2>/dev/null |
     unavailable "cannot download $package: $(tail -n 1 "$work/apt.log")"
 
 dpkg-deb --fsys-tarfile "$work"/*.deb | tar -x -C "$work" --wildcards \
-    './boot/vmlinuz-*' '*/kernel/net/tls/*' './lib/modules/*/modules.*' \
+    './boot/vmlinuz-*' '*/kernel/net/tls/*' '*/lib/modules/*/modules.*' \
     '*/kernel/drivers/block/nbd.ko*' '*/kernel/drivers/block/virtio_blk.ko*' \
     '*/kernel/drivers/net/*virtio_net.ko*' \
     '*/kernel/drivers/net/net_failover.ko*' '*/kernel/net/core/*' \
     '*/kernel/net/vmw_vsock/*' \
     '*/kernel/drivers/virtio/*' '*/kernel/fs/ext4/*' '*/kernel/fs/jbd2/*' \
     '*/kernel/fs/mbcache.ko*' '*/kernel/lib/*' '*/kernel/crypto/*'
+# From Debian 13 on they are below usr, and compressed.
+[ ! -d "$work/usr/lib" ] || mv "$work/usr/lib" "$work/lib"
+find "$work/lib" -name '*.ko.xz' -exec busybox unxz {} +
 version=$(basename "$work"/lib/modules/*)
 depmod -b "$work" "$version"
 for module in "${wanted[@]}"; do
