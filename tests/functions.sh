@@ -88,6 +88,11 @@ _package_of()
 	nbdinfo | nbdcopy | nbdsh) echo libnbd-bin ;;
 	mke2fs | e2fsck | debugfs) echo e2fsprogs ;;
 	systemd-*) echo systemd ;;
+	busybox) echo busybox-static ;;
+	certtool) echo gnutls-bin ;;
+	depmod | modprobe) echo kmod ;;
+	mkfs.vfat) echo dosfstools ;;
+	mcopy) echo mtools ;;
 	*) echo "$1" ;;
 	esac
 }

@@ -226,7 +226,7 @@ class Harness:
         try:
             client = trial.open()
             cases.check_serves(client, running.image)
-            client.disconnect()
+            client.disconnect(self.server.closes)
         except (cases.Failure, wire.WireError, OSError) as error:
             return f"a fresh client is not served: {error}"
         finally:

@@ -285,6 +285,8 @@ class Server:
     promises: needs (see case.py) whose absence is a failure, not a skip.
     lacks: needs it will never meet, each with the reason.
     rules_of_qnbd: whether the cases for our own limits apply.
+    closes: whether it closes a connection when the client says it is done; if
+        not, only the cases of that fail, and not all that come to an end.
     """
 
     title = None
@@ -293,6 +295,7 @@ class Server:
     promises = frozenset()
     lacks = {}
     rules_of_qnbd = False
+    closes = True
     # Whether all settings are to be served with TLS.
     over_tls = False
 
@@ -434,6 +437,8 @@ class Nbdkit(Server):
 
     title = "nbdkit"
     image_form = "raw"
+    # 1.42 with several threads waits until the client closes.
+    closes = False
     def command(self, running):
         command = [self.path, "--foreground", "--exit-with-parent"]
         if running.setting == "tcp":
@@ -495,7 +500,7 @@ class Nbdkit(Server):
             for start, end in running.image.data:
                 data = running.image.content(start, end - start)
                 client.command(wire.WRITE, start, len(data), data=data)
-            client.disconnect()
+            client.disconnect(self.closes)
 
 
 class NbdServer(Server):

@@ -651,10 +651,13 @@ class Client:
             raise BadServer("reply to a request we did not wait for")
         return request.reply
 
-    def disconnect(self):
-        """A soft disconnect, and the server's part in it."""
+    def disconnect(self, expect_closed=True):
+        """A soft disconnect, and the server's part in it, or else ours."""
         self.send(self.pack(DISC))
-        self.expect_closed()
+        if expect_closed:
+            self.expect_closed()
+        else:
+            self.close()
 
     def read_message(self):
         """One simple reply or one chunk; returns the request it is for."""
