@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Guards snapshots and lengths against requests and requests against those:
-# 7,000 random schedules in which snapshots are made, deleted and applied, and
+# 3,500 random schedules in which snapshots are made, deleted and applied, and
 # the disk becomes longer and shorter, beside clients, on images of several
 # kinds; of each kind the last one is shown to qemu-img.  snapshot_schedules.c
 # says which races that is about.
@@ -85,26 +85,26 @@ make over-4k 1M cluster_size=4k -b base.raw -F raw
 make over-512 1M cluster_size=512 -b base.qcow2 -F qcow2
 make over-old-4k 1M cluster_size=4k,compat=0.10 -b base.raw -F raw
 
-try 512 400
-try 4k 400
-try 64k 50
-try old-512 200
-try old-4k 200
-try lazy 200
-try_narrow one 100
-try_narrow two 200
-try wide 200
+try 512 200
+try 4k 200
+try 64k 25
+try old-512 100
+try old-4k 100
+try lazy 100
+try_narrow one 50
+try_narrow two 100
+try wide 100
 encryption=,encrypt.key-secret=key
-try encrypted 100
+try encrypted 50
 encryption=
-try full-512 300 -f
-try full-4k 300 -f
-try full-old-512 200 -f
-try compressed-full-512 200 -f
-try compressed-full-4k 200 -f
-try over-4k 200 -b base.raw
-try over-512 200 -b base.qcow2
-try over-old-4k 200 -b base.raw
+try full-512 150 -f
+try full-4k 150 -f
+try full-old-512 100 -f
+try compressed-full-512 100 -f
+try compressed-full-4k 100 -f
+try over-4k 100 -b base.raw
+try over-512 100 -b base.qcow2
+try over-old-4k 100 -b base.raw
 
 # The disk gets other lengths; with snapshots, and without.
 make short-over-4k 512k cluster_size=4k -b base.raw -F raw
@@ -113,25 +113,25 @@ cp full-4k.qcow2 alone-full-4k.qcow2
 qemu-img snapshot -d one alone-full-4k.qcow2
 for kind in -nr -r; do
 	for image in 512 4k lazy wide; do
-		try $image 150 $kind
+		try $image 75 $kind
 	done
-	try 64k 50 $kind
-	try 4k 100 $kind -c
-	try 512 100 $kind -s
-	try short-over-4k 150 $kind -b base.raw
-	try over-512 100 $kind -b base.qcow2
-	try full-4k 100 $kind -f
-	try compressed-full-512 100 $kind -f
+	try 64k 25 $kind
+	try 4k 50 $kind -c
+	try 512 50 $kind -s
+	try short-over-4k 75 $kind -b base.raw
+	try over-512 50 $kind -b base.qcow2
+	try full-4k 50 $kind -f
+	try compressed-full-512 50 $kind -f
 done
 encryption=,encrypt.key-secret=key
-try encrypted 100 -nr
-try encrypted 100 -r
+try encrypted 50 -nr
+try encrypted 50 -r
 encryption=
-try alone-full-4k 150 -nr -f
-try old-512 150 -nr
-try short-over-old-512 150 -nr -b base.raw
+try alone-full-4k 75 -nr -f
+try old-512 75 -nr
+try short-over-old-512 75 -nr -b base.raw
 
-try 4k 200 -c
-try two 100 -c
-try 512 200 -s
-try full-4k 100 -f -s
+try 4k 100 -c
+try two 50 -c
+try 512 100 -s
+try full-4k 50 -f -s
